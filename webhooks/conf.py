@@ -1,0 +1,86 @@
+"""The one settings dict, ``WEBHOOKS``, read live.
+
+``from webhooks.conf import settings`` and ask ``settings.TIMEOUT``: the value comes from
+``django.conf.settings.WEBHOOKS`` at that moment, so ``override_settings`` just works. Defaults
+stand here and nowhere else; ``checks.py`` refuses unknown keys and unusable values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from django.conf import settings as django_settings
+
+#: Every key that ``WEBHOOKS`` may hold, with its default.
+DEFAULTS: Final[Mapping[str, Any]] = {
+    # Where the outbox lives: a database alias; None: where the router writes ``Event``.
+    "DATABASE": None,
+    # Absolute URL of the host project, for links sent to subscribers ("" when there is none).
+    "BASE_URL": "",
+    # Dotted path of the Transport class that sends the POSTs.
+    "TRANSPORT": "webhooks.transports.requests.RequestsTransport",
+    # POSTs in flight for each worker.
+    "CONCURRENCY": 32,
+    # Results that a worker gathers before it writes them (it also writes every 200 ms).
+    "FLUSH_MAX": 500,
+    # Length of one drain, in seconds; then it hands on to a new task.
+    "DRAIN_SECONDS": 10,
+    # Drain tasks that may run at once in the whole service.
+    "WORKERS": 4,
+    # Seconds for one POST in all: DNS, connect, TLS, send, receive.
+    "TIMEOUT": 15,
+    # How long a worker holds a lane without renewing it, in seconds; at least 2 * TIMEOUT + 15.
+    "LEASE_SECONDS": 60,
+    # Seconds to wait after each failed try; one try more than entries, then dead letter.
+    "RETRY_SCHEDULE": (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400),
+    # A delivery older than this many seconds, from its first due time, is not tried again.
+    "MAX_AGE": 96 * 3600,
+    # Bytes of an event's JSON.
+    "MAX_PAYLOAD_BYTES": 256 * 1024,
+    # Subscriptions that one requester may have.
+    "MAX_SUBSCRIPTIONS": 100,
+    # Operator policy for callback URLs.
+    "ALLOW_HTTP": False,
+    "ALLOWED_PORTS": (443, 8443),
+    "ALLOWED_NETWORKS": (),
+    "DENIED_HOSTS": (),
+    # Fernet keys for secrets at rest, newest first.
+    "ENCRYPTION_KEYS": (),
+    # The django-q2 cluster that runs our tasks; None: the default cluster.
+    "CLUSTER": None,
+    # Dotted path of a callable that wakes a worker; None: nobody is woken, workers poll.
+    "WAKER": "webhooks.engine.wake.enqueue_drain",
+    # Days that finished rows are kept.
+    "RETENTION_DAYS": 30,
+}
+
+
+class WebhookSettings:
+    """Attribute access to ``settings.WEBHOOKS`` over ``DEFAULTS``."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in DEFAULTS:
+            raise AttributeError(
+                f"WEBHOOKS has no key {name!r}. Known keys: {', '.join(sorted(DEFAULTS))}."
+            )
+        return self.given().get(name, DEFAULTS[name])
+
+    @staticmethod
+    def given() -> Mapping[str, Any]:
+        """What the host project wrote; empty when it wrote nothing."""
+        return getattr(django_settings, "WEBHOOKS", None) or {}
+
+    @property
+    def database(self) -> str:
+        """Alias of the database that holds the outbox and all that follows from it."""
+        if self.DATABASE is not None:
+            return str(self.DATABASE)
+        from django.db import router
+
+        from webhooks.models import Event
+
+        return router.db_for_write(Event)
+
+
+settings = WebhookSettings()

@@ -1,0 +1,273 @@
+"""A lane in the memory of the worker that holds it, and what it takes to make a POST of it.
+
+The lane's row says who holds it (:mod:`webhooks.models.lane`); here is what only the holder needs:
+what is buffered, in flight and not yet written, how fast the endpoint answers, and the keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.core.exceptions import ImproperlyConfigured
+
+from webhooks.conf import settings
+from webhooks.engine.transactions import atomically
+from webhooks.exceptions import InvalidSecret, SecretUnreadable
+from webhooks.formats import EventRecord, get_format
+from webhooks.formats.signing import decode_secret
+from webhooks.models import DeliveryAttempt, Lane, SigningSecret, Subscription
+from webhooks.models.delivery import DueDelivery, LanePosition
+from webhooks.models.subscription import Status
+from webhooks.transports.base import Request
+
+logger = logging.getLogger("webhooks")
+
+#: A lane is slow while nine of ten answers do not come within a second.
+SLOW_MS = 1000.0
+#: The speed of a lane is known after so many answers, and follows the last ones.
+KNOWN, REMEMBERED = 5, 20
+#: How long a lane rests whose secrets cannot be read.
+SECRET_PAUSE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One POST: the delivery, its number, when it was due and when it began (database time)."""
+
+    lane_id: str
+    delivery: DueDelivery
+    number: int
+    trigger: str
+    due_at: datetime
+    started_at: datetime
+
+
+class HeldLane:
+    """A leased lane. Everything here is lost with the process, and may be."""
+
+    def __init__(
+        self, row: Lane, secrets: Sequence[SigningSecret], *, lease_end: float, now: datetime
+    ) -> None:
+        """row: with its subscription. lease_end: monotonic seconds. now: database time."""
+        self.id: str = row.pk
+        self.row = row
+        self.lease_end = lease_end
+        self.claimed_at = time.monotonic()
+        self.buffer: deque[DueDelivery] = deque()
+        self.after: tuple[datetime, str] | None = None
+        self.read_out = False
+        self.leaving = False
+        self.paced = False
+        self.taken = 0
+        self.in_flight = 0
+        self._starts: dict[str, float] = {}
+        #: In flight, or answered and not yet written.
+        self.open: set[str] = set()
+        self._latencies: deque[float] = deque(maxlen=REMEMBERED)
+        self.take(row.subscription, secrets, row.control, now)
+
+    def take(
+        self,
+        subscription: Subscription,
+        secrets: Sequence[SigningSecret],
+        control: int,
+        now: datetime,
+    ) -> None:
+        """Take over what a person may have changed. Never raises: a bad secret rests the lane."""
+        self.control = control
+        self.subscription = subscription
+        self.requester = subscription.requester
+        self.host = urlsplit_host(subscription.callback_url)
+        self.active = subscription.status == Status.SUBSCRIBED
+        self.cap = 1 if subscription.ordered else subscription.max_in_flight or math.inf
+        self.keys: list[tuple[bytes, datetime | None]] = []
+        self.retry_schedule: Sequence[float] = (
+            settings.RETRY_SCHEDULE
+            if subscription.retry_schedule is None
+            else subscription.retry_schedule
+        )
+        try:
+            self.keys = [(decode_secret(s.value.reveal()), s.expires_at) for s in secrets]
+            if not self.keys:
+                raise InvalidSecret("there is none")
+        except (SecretUnreadable, InvalidSecret, ImproperlyConfigured) as error:
+            # Nothing is ever sent unsigned. The deliveries wait, unharmed, and somebody is told.
+            logger.error("%s cannot be signed for, and waits: %s", subscription.pk, error)
+            self.rest(now + SECRET_PAUSE, "secret_unreadable")
+        if not self.active:
+            self.leave()
+
+    # What is known of the endpoint
+
+    def is_slow(self, now: float) -> bool:
+        """Whether it is slow, or not known to be fast. now: monotonic seconds."""
+        if self._starts and now - next(iter(self._starts.values())) > SLOW_MS / 1000:
+            return True
+        known = self.p90()
+        return known is None or known > SLOW_MS
+
+    def p90(self) -> float | None:
+        """The 90th percentile of the last answers, in ms; None while it is not known."""
+        if len(self._latencies) < KNOWN:
+            return self.row.latency_ms
+        return sorted(self._latencies)[math.ceil(0.9 * len(self._latencies)) - 1]
+
+    # Beginning and ending POSTs
+
+    @property
+    def can_start(self) -> bool:
+        return bool(self.buffer)  # what leaves or rests has none
+
+    def begin(self, started_at: datetime) -> Job:
+        """Take the next delivery out of the buffer."""
+        delivery = self.buffer.popleft()
+        self.in_flight += 1
+        self.taken += 1
+        self.open.add(delivery.id)
+        self._starts[delivery.id] = time.monotonic()
+        number = delivery.attempts + 1
+        triggers = DeliveryAttempt.Trigger
+        usual = triggers.FIRST if number == 1 else triggers.RETRY
+        due_at = max(delivery.due_at, self.row.paused_until or delivery.due_at)
+        trigger = delivery.trigger or usual.value
+        return Job(self.id, delivery, number, trigger, due_at, started_at)
+
+    def request(self, job: Job) -> Request:
+        """The signed POST of a job. Raises what the format raises for what it cannot render."""
+        event = EventRecord(
+            id=job.delivery.event_id,
+            type=job.delivery.event_type,
+            occurred_at=job.delivery.occurred_at,
+            data=job.delivery.data,
+            subject=job.delivery.subject,
+            requester=job.delivery.requester,
+        )
+        format_ = get_format(self.subscription.format)
+        body = format_.body(event)
+        keys = [key for key, end in self.keys if end is None or end > job.started_at]
+        return Request(
+            lane=self.id,
+            url=self.subscription.callback_url,
+            headers=format_.headers(event.id, int(job.started_at.timestamp()), body, keys),
+            body=body,
+            timeout=float(settings.TIMEOUT),
+        )
+
+    def ended(self, job: Job, elapsed_ms: float) -> None:
+        """A POST has its answer; it stays open until that is written."""
+        self.in_flight -= 1
+        self._starts.pop(job.delivery.id, None)
+        self._latencies.append(elapsed_ms)
+        known = self.p90()
+        self.row.latency_ms = None if known is None else round(known)
+
+    def succeeded(self, at: datetime) -> None:
+        self.row.last_success_at = at
+        if self.row.failures:
+            self.row.failures = 0
+            self.row.failing_since = None
+            self.paced = True
+
+    def failed(self, at: datetime) -> None:
+        self.row.failures += 1
+        self.row.last_failure_at = at
+        self.row.failing_since = self.row.failing_since or at
+        self.paced = True
+
+    def rest(self, until: datetime, reason: str) -> None:
+        """Begin nothing before ``until`` (database time), whoever holds the lane by then."""
+        if self.row.paused_until is None or until > self.row.paused_until:
+            self.row.paused_until = until
+            self.row.pause_reason = reason
+        self.paced = True
+        self.leave()
+
+    def leave(self) -> None:
+        """Begin nothing more; the lane goes back when what is open is written."""
+        self.leaving = True
+        self.buffer.clear()
+
+    # Reading what is due
+
+    def wants_more(self, low: int) -> bool:
+        return not self.leaving and not self.read_out and len(self.buffer) < low
+
+    def position(self, limit: int) -> LanePosition:
+        return LanePosition(self.id, limit, self.after)
+
+    def fill(self, deliveries: Sequence[DueDelivery], limit: int) -> None:
+        """Take what was read from its position on."""
+        self.read_out = len(deliveries) < limit
+        if deliveries:
+            self.after = (deliveries[-1].due_at, deliveries[-1].id)
+        self.buffer.extend(each for each in deliveries if each.id not in self.open)
+
+    def is_done_after(self, written: set[str]) -> bool:
+        """Whether it can go back once these are written: nothing open, and nothing to begin."""
+        return not self.buffer and (self.leaving or self.read_out) and self.open <= written
+
+
+def urlsplit_host(url: str) -> str:
+    """The host of a URL for counting shares; "" where there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def claim(
+    using: str, token: UUID, *, limit: int, now: datetime, fast_only: bool = False
+) -> list[HeldLane]:
+    """Lease ready lanes and load what their POSTs need. now: database time."""
+    began = time.monotonic()  # before the database looks at its clock: never too long
+    lease = timedelta(seconds=settings.LEASE_SECONDS)
+    faster_than = SLOW_MS if fast_only else None
+    rows = atomically(
+        using,
+        lambda: Lane.objects.using(using).claim(
+            token, lease=lease, limit=limit, faster_than=faster_than
+        ),
+    )
+    secrets = secrets_of(using, [row.pk for row in rows], now)
+    return [
+        HeldLane(
+            row, secrets.get(row.pk, ()), lease_end=began + settings.LEASE_SECONDS, now=now
+        )
+        for row in rows
+    ]
+
+
+def renew(using: str, token: UUID, held: Sequence[HeldLane]) -> None:
+    """Extend the leases of these lanes; one that was lost shows when its control is read."""
+    began = time.monotonic()
+    lease = timedelta(seconds=settings.LEASE_SECONDS)
+    ids = [lane.id for lane in held]
+    atomically(using, lambda: Lane.objects.using(using).renew(token, ids, lease=lease))
+    for lane in held:
+        lane.lease_end = began + settings.LEASE_SECONDS
+
+
+def reload(using: str, token: UUID, held: Sequence[HeldLane], now: datetime) -> None:
+    """Take over what people changed about these lanes."""
+    by_id = {lane.id: lane for lane in held}
+    rows = Lane.objects.using(using).filter(pk__any=list(by_id), token=token)
+    secrets = secrets_of(using, list(by_id), now)
+    for row in rows.select_related("subscription"):
+        by_id[row.pk].take(row.subscription, secrets.get(row.pk, ()), row.control, now)
+
+
+def secrets_of(using: str, ids: Sequence[str], now: datetime) -> dict[str, list[SigningSecret]]:
+    """The live signing secrets of these subscriptions, newest first."""
+    found: dict[str, list[SigningSecret]] = {}
+    live = SigningSecret.objects.using(using).live(now)
+    for secret in live.filter(subscription_id__in=ids) if ids else ():
+        found.setdefault(secret.subscription_id, []).append(secret)
+    return found

@@ -1,0 +1,79 @@
+"""What the answer to a POST means. The one place that knows what counts as success."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+from webhooks.transports import base
+
+#: The error codes that follow from a status line; the others are the transport's.
+REDIRECT = "redirect"
+CLIENT_ERROR = "client_error"
+GONE = "gone"
+RATE_LIMITED = "rate_limited"
+SERVER_ERROR = "server_error"
+
+#: A receiver may ask for at most so many seconds of quiet.
+MAX_RETRY_AFTER = 86_400.0
+
+
+class Verdict(Enum):
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """verdict, error code ("" for a success), and the quiet that the receiver asked for, in s."""
+
+    verdict: Verdict
+    code: str = ""
+    retry_after: float | None = None
+
+
+def judge(response: base.Response, now: datetime) -> Outcome:
+    """Success is 200 to 299, and nothing else; redirects are never followed.
+
+    ``410 Gone`` means that the endpoint wants no more (REST Hooks). ``Retry-After`` is heard with
+    429 and 503 (RFC 9110, section 10.2.3).
+    """
+    status = response.status_code
+    if status is None:
+        return Outcome(Verdict.FAILED, response.error_code or base.INTERNAL_ERROR)
+    if 200 <= status < 300:
+        return Outcome(Verdict.DELIVERED)
+    if status == 410:
+        return Outcome(Verdict.GONE, GONE)
+    wait = retry_after(response.retry_after, now) if status in (429, 503) else None
+    return Outcome(Verdict.FAILED, _code(status), wait)
+
+
+def _code(status: int) -> str:
+    if status == 429:
+        return RATE_LIMITED
+    if 300 <= status < 400:
+        return REDIRECT
+    if 400 <= status < 500:
+        return CLIENT_ERROR
+    if 500 <= status < 600:
+        return SERVER_ERROR
+    return base.BAD_RESPONSE
+
+
+def retry_after(value: str, now: datetime) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for, at most a day; None for none or garbage."""
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), MAX_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - now).total_seconds()
+    return min(seconds, MAX_RETRY_AFTER) if seconds > 0 else None

@@ -1,0 +1,213 @@
+"""The recorder: results become rows, in bulk, one transaction for each flush.
+
+Attempts are always written. An acknowledgement is applied whoever holds the lane by now: a delivery
+that is still pending becomes delivered, so none is thrown away. Everything else (failures, new due
+times, pacing, release) is applied only where the lane's token is still ours, under its lock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from webhooks import signals
+from webhooks.clock import Clock
+from webhooks.conf import settings
+from webhooks.engine.lanes import HeldLane, Job
+from webhooks.engine.outcome import Outcome, Verdict, judge
+from webhooks.engine.retries import Decision, decide
+from webhooks.engine.transactions import atomically
+from webhooks.models import Delivery, DeliveryAttempt, DeliveryStats, Lane
+from webhooks.models.delivery import State
+from webhooks.models.fields import new_attempt_id
+from webhooks.models.lane import PACING
+from webhooks.models.stats import Tally
+from webhooks.transports.base import Response
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished POST, judged and decided upon. answered_at: database time."""
+
+    job: Job
+    response: Response
+    outcome: Outcome
+    decision: Decision
+    answered_at: datetime
+
+
+def conclude(lane: HeldLane, job: Job, response: Response, clock: Clock, rng: random.Random) -> Result:
+    """Judge an answer and decide what follows for the delivery and, in memory, for its lane."""
+    now = clock.now()
+    outcome = judge(response, now)
+    decision = decide(
+        outcome,
+        attempts=job.number,
+        first_due_at=job.delivery.first_due_at,
+        now=now,
+        schedule=lane.retry_schedule,
+        max_age=settings.MAX_AGE,
+        rng=rng,
+    )
+    lane.ended(job, response.elapsed_ms)
+    if outcome.verdict is Verdict.DELIVERED:
+        lane.succeeded(now)
+    else:
+        lane.failed(now)
+        if outcome.verdict is Verdict.GONE:
+            lane.leave()
+        elif decision.due_at is not None and lane.subscription.ordered:
+            # The head keeps its due time, and with it its place before all others; the lane waits.
+            lane.rest(decision.due_at, "ordered")
+            decision = replace(decision, due_at=job.delivery.due_at)
+        elif outcome.retry_after is not None:
+            lane.rest(now + timedelta(seconds=outcome.retry_after), "retry_after")
+    return Result(job, response, outcome, decision, now)
+
+
+class Recorder:
+    """Writes results for one worker."""
+
+    def __init__(self, using: str, token: UUID) -> None:
+        self._using = using
+        self._token = token
+
+    def write(
+        self, results: Sequence[Result], lanes: Sequence[HeldLane], releasing: Sequence[HeldLane]
+    ) -> set[str]:
+        """Write results, the lanes' pacing, and free those of ``releasing``; one transaction.
+
+        Returns the ids of lanes that turned out to be held by somebody else. Raises DatabaseError
+        where the database does not take it; then nothing was written.
+        """
+        concerned = {lane.id: lane for lane in lanes if lane.paced}
+        concerned.update((lane.id, lane) for lane in releasing)
+        ids = set(concerned) | {
+            result.job.lane_id for result in results if result.outcome.verdict is not Verdict.DELIVERED
+        }
+        free = {lane.id for lane in releasing}
+        lost = atomically(self._using, lambda: self._write(results, concerned, ids, free))
+        for lane in concerned.values():
+            lane.paced = False
+        _tell(results)
+        return lost
+
+    def _write(
+        self,
+        results: Sequence[Result],
+        concerned: dict[str, HeldLane],
+        ids: set[str],
+        free: set[str],
+    ) -> set[str]:
+        lanes = Lane.objects.using(self._using)
+        locked = lanes.held_by(self._token, ids) if ids else []
+        mine = {row.pk for row in locked}
+        DeliveryAttempt.objects.using(self._using).append(_attempt(result) for result in results)
+        self._settle([each for each in results if each.decision.state is State.DELIVERED])
+        failed = [
+            each
+            for each in results
+            if each.decision.state is not State.DELIVERED and each.job.lane_id in mine
+        ]
+        self._settle([each for each in failed if each.decision.state is not State.PENDING])
+        self._reschedule([each for each in failed if each.decision.state is State.PENDING])
+        if results:
+            DeliveryStats.objects.using(self._using).add(_tally(results))
+        for row in locked:
+            if row.pk in concerned:
+                for column in PACING:
+                    setattr(row, column, getattr(concerned[row.pk].row, column))
+        lanes.let_go([row for row in locked if row.pk in free])
+        lanes.pace([row for row in locked if row.pk in concerned and row.pk not in free])
+        return ids - mine
+
+    def _settle(self, results: Sequence[Result]) -> None:
+        groups: dict[tuple[State, str, int], list[Result]] = defaultdict(list)
+        for result in results:
+            decision = result.decision
+            groups[decision.state, decision.reason, result.job.number].append(result)
+        deliveries = Delivery.objects.using(self._using)
+        for (state, reason, number), group in groups.items():
+            deliveries.filter(pk__any=sorted(each.job.delivery.id for each in group)).settle(
+                state, now=group[-1].answered_at, reason=reason, attempts=number
+            )
+
+    def _reschedule(self, results: Sequence[Result]) -> None:
+        rows = []
+        for result in results:
+            decision, delivery = result.decision, result.job.delivery
+            assert decision.due_at is not None
+            rows.append((delivery.id, decision.due_at, result.job.number))
+        Delivery.objects.using(self._using).reschedule(sorted(rows))
+
+
+def _attempt(result: Result) -> tuple[object, ...]:
+    """A row in the order of ``delivery.APPENDED``."""
+    job, response = result.job, result.response
+    return (
+        new_attempt_id(),
+        job.lane_id,
+        job.delivery.event_id,
+        job.number,
+        job.trigger,
+        job.due_at,
+        job.started_at,
+        response.status_code,
+        result.outcome.code,
+        response.error_detail[:200],
+        round(response.elapsed_ms),
+        response.excerpt,
+        response.truncated,
+        1,
+    )
+
+
+def _tally(results: Sequence[Result]) -> Tally:
+    tally = Tally()
+    for result in results:
+        job = result.job
+        delivered = result.decision.state is State.DELIVERED
+        since = result.answered_at - job.delivery.recorded_at
+        tally.count(
+            subscription_id=job.lane_id,
+            event_type=job.delivery.event_type,
+            at=result.answered_at,
+            code=result.outcome.code,
+            elapsed_ms=result.response.elapsed_ms,
+            first_try=job.number == 1,
+            dead=result.decision.state in (State.DEAD, State.EXPIRED),
+            ack_ms=since.total_seconds() * 1000 if delivered else None,
+        )
+    return tally
+
+
+def _tell(results: Sequence[Result]) -> None:
+    """Tell the host's receivers what was written."""
+    for result in results:
+        state = result.decision.state
+        if state is State.DELIVERED:
+            signal = signals.delivery_succeeded
+        elif state is State.PENDING:
+            signal = signals.delivery_failed
+        else:
+            signal = signals.delivery_dead
+        if not signal.has_listeners(Delivery):
+            continue
+        job = result.job
+        said: dict[str, object] = {
+            "delivery_id": job.delivery.id,
+            "subscription_id": job.lane_id,
+            "event_id": job.delivery.event_id,
+            "event_type": job.delivery.event_type,
+            "attempts": job.number,
+            "status_code": result.response.status_code,
+        }
+        if state is State.PENDING:
+            said |= {"error_code": result.outcome.code, "due_at": result.decision.due_at}
+        elif state is not State.DELIVERED:
+            said |= {"error_code": result.outcome.code, "state": state.value}
+        signal.send_robust(sender=Delivery, **said)

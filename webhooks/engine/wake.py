@@ -1,0 +1,151 @@
+"""Waking a worker: a django-q2 task that carries no data.
+
+The database holds the truth; a task only says "look". So losing one costs latency (the sweep looks
+every minute), doubling one costs a look, and a burst of events needs few. Nothing here may fail or
+delay the host: a broker that is down is noticed in half a second and reported to the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, cast
+
+from django.utils.module_loading import import_string
+
+from webhooks.conf import settings
+
+logger = logging.getLogger("webhooks")
+
+TASKS = ("webhooks.tasks.drain", "webhooks.tasks.sweep", "webhooks.tasks.prune")
+
+#: A drain lingers for so many seconds before it leaves, and looks so often meanwhile.
+LINGER, POLL = 1.0, 0.15
+#: How long a process keeps quiet after a wake-up that succeeded. It grows while wake-ups follow one
+#: another, and stays below LINGER: the drain that was called cannot have left yet. Measured:
+#: 10,000 autocommitted events in 20 s would be 80 tasks at the first of these, and are 25.
+QUIET = (0.25, 0.5, 0.9)
+#: After a broker took longer than this to fail, it is left alone for so long.
+SLOW, REST = 0.1, 5.0
+BROKER_TIMEOUT = 0.5
+
+
+class _Quiet:
+    """When this process last called, and how long it keeps quiet since."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._step = 0
+
+    def keeps(self) -> bool:
+        return time.monotonic() < self._until
+
+    def called(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            follows = now < self._until + QUIET[-1]
+            self._step = min(self._step + 1, len(QUIET) - 1) if follows else 0
+            self._until = now + QUIET[self._step]
+
+    def failed(self, took: float) -> None:
+        # A refusal costs nothing, so the next event tries again; a broker that hangs would cost
+        # the host half a second for each event.
+        if took > SLOW:
+            self._until = time.monotonic() + REST
+
+    def reset(self) -> None:
+        self._until = 0.0
+        self._step = 0
+
+
+quiet = _Quiet()
+
+
+def wake(*, force: bool = False) -> None:
+    """Call a worker, unless one was called just now. Never raises.
+
+    force: call in any case (a drain that hands on, a sweep that found work).
+    """
+    if not force and quiet.keeps():
+        return
+    began = time.monotonic()
+    try:
+        path = settings.WAKER
+        if path is None:
+            return
+        cast(Callable[[], Any], import_string(path))()
+    except Exception:
+        quiet.failed(time.monotonic() - began)
+        logger.exception("No worker could be woken; the sweep will find what is due.")
+    else:
+        quiet.called()
+
+
+def enqueue_drain() -> None:
+    """Put a ``drain`` on the queue of the configured cluster. Raises what the broker raises."""
+    from django_q.tasks import async_task
+
+    async_task(TASKS[0], broker=_broker(os.getpid(), settings.CLUSTER))
+
+
+def task_timeout() -> int:
+    """Seconds after which django-q2 may kill a task of ours.
+
+    A drain ends DRAIN_SECONDS + TIMEOUT after its start; an endpoint that begins to hang just then
+    may take one more TIMEOUT.
+    """
+    return int(settings.DRAIN_SECONDS + 2 * settings.TIMEOUT + 20)
+
+
+@lru_cache(maxsize=4)
+def _broker(pid: int, cluster: str | None) -> Any:
+    """The queue's broker, one object for each process (``pid``: a fork must not share sockets)."""
+    from django_q.brokers import get_broker
+    from django_q.brokers.orm import ORM
+
+    broker = get_broker(cluster)
+    if type(broker) is ORM:
+        return _orm_broker()(list_key=broker.list_key)
+    _hurry(broker.connection)
+    return broker
+
+
+def _orm_broker() -> type[Any]:
+    # Made here: django-q2's models cannot be imported before the apps are ready.
+    from django_q.brokers.orm import ORM
+    from django_q.conf import Conf
+    from django_q.models import OrmQ
+
+    class OutboxOrmBroker(ORM):  # type: ignore[misc]
+        """django-q2's, but it leaves the caller's connection open.
+
+        The original closes old connections before each INSERT; with CONN_MAX_AGE = 0 that is the
+        connection of the request that just emitted.
+        """
+
+        @staticmethod
+        def get_connection(list_key: str | None = None) -> Any:
+            return OrmQ.objects.using(Conf.ORM)
+
+    return OutboxOrmBroker
+
+
+def _hurry(connection: Any) -> None:
+    """Make a Redis client give up in half a second, and not try again by itself."""
+    pool = getattr(connection, "connection_pool", None)
+    if pool is None:
+        return
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    pool.connection_kwargs.update(
+        socket_connect_timeout=BROKER_TIMEOUT,
+        socket_timeout=BROKER_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+    )

@@ -1,0 +1,108 @@
+"""A worker: a process that takes a slot, drains for a while, and stops when it is told to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from types import FrameType
+
+from django.utils.module_loading import import_string
+
+from webhooks.conf import settings
+from webhooks.engine.drain import Drain
+from webhooks.engine.wake import wake
+from webhooks.models import Duty, Worker
+from webhooks.transports.base import Transport
+
+logger = logging.getLogger("webhooks")
+
+
+class Stop:
+    """Whether this worker was told to stop: by a signal, or because its parent is gone."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+        self._parent = os.getppid()
+
+    def __call__(self) -> bool:
+        # Workers of a qcluster outlive a killed master, and nobody would ever stop them.
+        return self.told.is_set() or os.getppid() != self._parent
+
+
+@contextmanager
+def stopping_on(*signals: signal.Signals) -> Iterator[Stop]:
+    """A ``Stop`` that these signals set; the handlers that stood before come back at the end."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python runs handlers in the main thread alone
+        return
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        stop.told.set()
+
+    before = {each: signal.signal(each, handle) for each in signals}
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def transport() -> Transport:
+    """This process's transport; connections stay open from one drain to the next."""
+    return _transport(os.getpid(), settings.TRANSPORT, settings.CONCURRENCY)
+
+
+@lru_cache(maxsize=4)
+def _transport(pid: int, path: str, concurrency: int) -> Transport:
+    # ``pid``: a fork must not inherit its parent's threads and sockets.
+    made: Transport = import_string(path)(concurrency=concurrency)
+    return made
+
+
+def work(
+    *,
+    seconds: float | None,
+    slots: int | None,
+    until_idle: bool = False,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Take a slot and drain; leave when idle, when ``seconds`` are over, or when told to.
+
+    slots: how many workers there may be; with none free it returns at once. None: no limit.
+    seconds: the length of the slice, then it hands on to a new task; None: there is no end.
+    """
+    using = settings.database
+    Duty.objects.using(using).ensure()
+    while not should_stop():
+        token = uuid.uuid4()
+        worker = Worker.objects.using(using).take_slot(token, slots)
+        if worker is None:
+            return
+        began = time.monotonic()
+        drain = Drain(
+            using,
+            transport(),
+            worker=worker,
+            seconds=seconds,
+            until_idle=until_idle,
+            should_stop=should_stop,
+        )
+        try:
+            drain.run()
+        finally:
+            # The slot is freed first, and then it looks once more: an event whose drain found no
+            # free slot came before the look, or finds this slot free.
+            Worker.objects.using(using).filter(pk=worker.pk, token=token).delete()
+        if not drain.sitting and not drain.someone_is_ready():
+            return
+        if seconds is not None and time.monotonic() - began >= seconds:
+            wake(force=True)
+            return

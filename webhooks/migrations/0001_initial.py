@@ -1,0 +1,313 @@
+
+import django.core.validators
+import django.db.models.deletion
+import django.utils.timezone
+import webhooks.models.fields
+from django.conf import settings
+from django.db import migrations, models
+from oauth2_provider.settings import oauth2_settings
+
+
+class Migration(migrations.Migration):
+
+    initial = True
+
+    dependencies = [
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+        migrations.swappable_dependency(oauth2_settings.APPLICATION_MODEL),
+    ]
+
+    operations = [
+        migrations.CreateModel(
+            name='Duty',
+            fields=[
+                ('name', models.CharField(choices=[('fanout', 'fan-out'), ('sitter', 'sitter'), ('sweep', 'sweep'), ('prune', 'prune')], max_length=16, primary_key=True, serialize=False, verbose_name='name')),
+                ('counter', models.BigIntegerField(default=0, verbose_name='counter')),
+                ('holder', models.UUIDField(editable=False, null=True)),
+                ('until', models.DateTimeField(null=True, verbose_name='held until')),
+                ('ran_at', models.DateTimeField(null=True, verbose_name='last run')),
+            ],
+            options={
+                'verbose_name': 'duty',
+                'verbose_name_plural': 'duties',
+            },
+        ),
+        migrations.CreateModel(
+            name='Subscription',
+            fields=[
+                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_subscription_id, editable=False, prefix='sub', primary_key=True, serialize=False)),
+                ('requester', models.CharField(help_text='Who owns it, e.g. app:<client id>.', max_length=255, verbose_name='requester')),
+                ('scopes', models.TextField(blank=True, default='', verbose_name='granted scopes')),
+                ('callback_url', models.CharField(max_length=2048, verbose_name='callback URL')),
+                ('event_types', models.JSONField(default=list, help_text='E.g. ["push.clicked", "push.*", "*"].', verbose_name='event types')),
+                ('status', models.CharField(choices=[('pending', 'pending'), ('subscribed', 'subscribed'), ('suspended', 'suspended'), ('unsubscribed', 'unsubscribed')], default='pending', max_length=16, verbose_name='status')),
+                ('status_reason', models.CharField(blank=True, default='', max_length=64, verbose_name='reason')),
+                ('status_since', models.DateTimeField(default=django.utils.timezone.now, verbose_name='since')),
+                ('trigger', models.CharField(choices=[('realtime', 'in real time'), ('hourly', 'hourly'), ('daily', 'daily'), ('monthly', 'monthly')], default='realtime', max_length=16, verbose_name='trigger')),
+                ('time_zone', models.CharField(default='UTC', max_length=64, verbose_name='time zone')),
+                ('hour', models.PositiveSmallIntegerField(default=0, validators=[django.core.validators.MaxValueValidator(23)], verbose_name='hour of day')),
+                ('day', models.PositiveSmallIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(28)], verbose_name='day of month')),
+                ('format', models.CharField(choices=[('standard', 'Standard Webhooks'), ('cloudevents', 'CloudEvents'), ('mandrill', 'Mandrill')], default='standard', max_length=32, verbose_name='format')),
+                ('payload', models.CharField(choices=[('full', 'full'), ('thin', 'thin')], default='full', max_length=8, verbose_name='payload')),
+                ('content', models.CharField(choices=[('events', 'events'), ('counts', 'counts')], default='events', max_length=8, verbose_name='content')),
+                ('batch_size', models.PositiveIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)], verbose_name='batch size')),
+                ('batch_seconds', models.PositiveIntegerField(default=0, verbose_name='batch seconds')),
+                ('rate_limit', models.PositiveIntegerField(blank=True, help_text='POSTs for each minute.', null=True, verbose_name='rate limit')),
+                ('max_in_flight', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='POSTs at once')),
+                ('ordered', models.BooleanField(default=False, help_text='One at a time; a failure holds the rest.', verbose_name='in order')),
+                ('on_suspend', models.CharField(choices=[('keep', 'keep new events'), ('discard', 'discard new events')], default='keep', max_length=8, verbose_name='while suspended')),
+                ('handshake', models.CharField(blank=True, choices=[('', 'none'), ('x-hook-secret', 'X-Hook-Secret'), ('cloudevents', 'CloudEvents')], default='', max_length=16, verbose_name='handshake')),
+                ('retry_schedule', models.JSONField(blank=True, default=None, help_text="Seconds to wait after each failed try; empty: the service's.", null=True, verbose_name='retry schedule')),
+                ('headers', webhooks.models.fields.SealedField(blank=True, default='', editable=False, verbose_name='headers')),
+                ('basic_auth', webhooks.models.fields.SealedField(blank=True, default='', editable=False, verbose_name='basic auth')),
+                ('contact_email', models.EmailField(blank=True, default='', max_length=254, verbose_name='contact e-mail')),
+                ('description', models.CharField(blank=True, default='', max_length=255, verbose_name='description')),
+                ('metadata', models.JSONField(blank=True, default=dict, verbose_name='metadata')),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
+                ('updated_at', models.DateTimeField(auto_now=True, verbose_name='updated at')),
+                ('application', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=oauth2_settings.APPLICATION_MODEL)),
+                ('user', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'verbose_name': 'subscription',
+                'verbose_name_plural': 'subscriptions',
+            },
+        ),
+        migrations.CreateModel(
+            name='Worker',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('slot', models.PositiveIntegerField(unique=True, verbose_name='slot')),
+                ('token', models.UUIDField(editable=False)),
+                ('host', models.CharField(max_length=255, verbose_name='host')),
+                ('pid', models.PositiveIntegerField(verbose_name='process id')),
+                ('started_at', models.DateTimeField(verbose_name='started at')),
+                ('heartbeat_at', models.DateTimeField(verbose_name='last heard of')),
+                ('in_flight', models.PositiveIntegerField(default=0, verbose_name='POSTs in flight')),
+                ('lanes', models.PositiveIntegerField(default=0, verbose_name='lanes held')),
+            ],
+            options={
+                'verbose_name': 'worker',
+                'verbose_name_plural': 'workers',
+            },
+        ),
+        migrations.CreateModel(
+            name='Event',
+            fields=[
+                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_event_id, editable=False, prefix='evt', primary_key=True, serialize=False)),
+                ('type', models.CharField(max_length=128, verbose_name='type')),
+                ('requester', models.CharField(blank=True, default='', help_text="Whose subscriptions get it; empty: everyone's.", max_length=255, verbose_name='requester')),
+                ('subject', models.CharField(blank=True, default='', max_length=255, verbose_name='subject')),
+                ('data', models.TextField(help_text='JSON text, frozen at emission.', verbose_name='data')),
+                ('occurred_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='occurred at')),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='recorded at')),
+                ('idempotency_key', models.CharField(blank=True, default=None, max_length=255, null=True, verbose_name='idempotency key')),
+                ('seq', models.BigIntegerField(editable=False, help_text='Place in the order of fan-out; ids precede commits, this never does.', null=True, verbose_name='sequence')),
+                ('fanned_out_at', models.DateTimeField(editable=False, null=True, verbose_name='fanned out at')),
+                ('fan_out_after', models.CharField(blank=True, default='', editable=False, help_text='The last subscription that a large, unfinished fan-out reached.', max_length=36)),
+            ],
+            options={
+                'verbose_name': 'event',
+                'verbose_name_plural': 'events',
+                'indexes': [models.Index(condition=models.Q(('fanned_out_at__isnull', True)), fields=['seq', 'id'], name='webhooks_event_outbox'), models.Index(fields=['seq'], name='webhooks_event_seq')],
+                'constraints': [models.UniqueConstraint(fields=('requester', 'type', 'idempotency_key'), name='webhooks_event_once')],
+            },
+        ),
+        migrations.CreateModel(
+            name='DeliveryStats',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('type', models.CharField(max_length=128, verbose_name='event type')),
+                ('width', models.PositiveIntegerField(default=300, verbose_name='width in seconds')),
+                ('bucket', models.DateTimeField(verbose_name='from')),
+                ('code', models.CharField(blank=True, default='', help_text='Empty: success.', max_length=32, verbose_name='code')),
+                ('attempts', models.PositiveBigIntegerField(default=0, verbose_name='attempts')),
+                ('first_try', models.PositiveBigIntegerField(default=0, verbose_name='delivered at the first try')),
+                ('delivered', models.PositiveBigIntegerField(default=0, verbose_name='delivered')),
+                ('dead', models.PositiveBigIntegerField(default=0, verbose_name='dead')),
+                ('latency_0', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_1', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_2', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_3', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_4', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_5', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_6', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_7', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_8', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_9', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_10', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_11', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('latency_12', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_0', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_1', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_2', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_3', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_4', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_5', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_6', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_7', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_8', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_9', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_10', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_11', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_12', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('ack_13', models.PositiveBigIntegerField(default=0, editable=False)),
+                ('subscription', models.ForeignKey(db_constraint=False, db_index=False, help_text='All zeros: the whole service.', on_delete=django.db.models.deletion.DO_NOTHING, related_name='stats', to='webhooks.subscription')),
+            ],
+            options={
+                'verbose_name': 'delivery statistics',
+                'verbose_name_plural': 'delivery statistics',
+            },
+        ),
+        migrations.CreateModel(
+            name='DeliveryAttempt',
+            fields=[
+                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_attempt_id, editable=False, prefix='att', primary_key=True, serialize=False)),
+                ('message_id', models.CharField(help_text='The webhook-id.', max_length=36, verbose_name='message')),
+                ('number', models.PositiveSmallIntegerField(default=1, verbose_name='number')),
+                ('trigger', models.CharField(choices=[('first', 'first try'), ('retry', 'retry'), ('probe', 'probe'), ('manual', 'by hand'), ('replay', 'replay'), ('ping', 'ping'), ('digest', 'digest')], default='first', max_length=8, verbose_name='trigger')),
+                ('due_at', models.DateTimeField(verbose_name='due at')),
+                ('started_at', models.DateTimeField(verbose_name='started at')),
+                ('status_code', models.PositiveSmallIntegerField(blank=True, null=True, verbose_name='status code')),
+                ('error_code', models.CharField(blank=True, default='', help_text='Empty: success.', max_length=32, verbose_name='error code')),
+                ('error_detail', models.CharField(blank=True, default='', max_length=200, verbose_name='error')),
+                ('elapsed_ms', models.PositiveIntegerField(default=0, verbose_name='milliseconds')),
+                ('excerpt', models.TextField(blank=True, default='', verbose_name='answer')),
+                ('truncated', models.BooleanField(default=False, verbose_name='truncated')),
+                ('event_count', models.PositiveIntegerField(default=1, verbose_name='events')),
+                ('subscription', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='attempts', to='webhooks.subscription')),
+            ],
+            options={
+                'verbose_name': 'delivery attempt',
+                'verbose_name_plural': 'delivery attempts',
+            },
+        ),
+        migrations.CreateModel(
+            name='Message',
+            fields=[
+                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_message_id, editable=False, prefix='msg', primary_key=True, serialize=False)),
+                ('format', models.CharField(choices=[('standard', 'Standard Webhooks'), ('cloudevents', 'CloudEvents'), ('mandrill', 'Mandrill')], default='standard', max_length=32)),
+                ('payload', models.CharField(choices=[('full', 'full'), ('thin', 'thin')], default='full', max_length=8)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('window_from', models.DateTimeField(blank=True, null=True)),
+                ('window_to', models.DateTimeField(blank=True, null=True)),
+                ('page', models.PositiveIntegerField(default=1)),
+                ('pages', models.PositiveIntegerField(default=1)),
+                ('count', models.PositiveIntegerField(default=0)),
+                ('body_digest', models.CharField(help_text='SHA-256 of the body, hex.', max_length=64)),
+                ('superseded_at', models.DateTimeField(blank=True, null=True)),
+                ('subscription', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='webhooks.subscription')),
+            ],
+            options={
+                'verbose_name': 'message',
+                'verbose_name_plural': 'messages',
+            },
+        ),
+        migrations.CreateModel(
+            name='Delivery',
+            fields=[
+                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_delivery_id, editable=False, prefix='dlv', primary_key=True, serialize=False)),
+                ('state', models.CharField(choices=[('pending', 'pending'), ('delivered', 'delivered'), ('dead', 'dead'), ('cancelled', 'cancelled'), ('discarded', 'discarded'), ('expired', 'expired')], default='pending', max_length=16, verbose_name='state')),
+                ('reason', models.CharField(blank=True, default='', help_text='Why it ended as it did.', max_length=64, verbose_name='reason')),
+                ('due_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='due at')),
+                ('first_due_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='first due at')),
+                ('attempts', models.PositiveSmallIntegerField(default=0, verbose_name='attempts')),
+                ('trigger', models.CharField(blank=True, default='', help_text='Why it is tried next, where a person asked for it.', max_length=16, verbose_name='trigger')),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='created at')),
+                ('settled_at', models.DateTimeField(blank=True, null=True, verbose_name='ended at')),
+                ('event', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.event')),
+                ('subscription', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.subscription')),
+                ('message', models.ForeignKey(blank=True, help_text='The batch or digest page that it travels in.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='members', to='webhooks.message')),
+            ],
+            options={
+                'verbose_name': 'delivery',
+                'verbose_name_plural': 'deliveries',
+            },
+        ),
+        migrations.CreateModel(
+            name='SigningSecret',
+            fields=[
+                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_secret_id, editable=False, prefix='sec', primary_key=True, serialize=False)),
+                ('value', webhooks.models.fields.SealedField(editable=False, verbose_name='secret')),
+                ('last_four', models.CharField(editable=False, max_length=4, verbose_name='last four')),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
+                ('expires_at', models.DateTimeField(blank=True, null=True, verbose_name='expires at')),
+                ('subscription', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='secrets', to='webhooks.subscription')),
+            ],
+            options={
+                'verbose_name': 'signing secret',
+                'verbose_name_plural': 'signing secrets',
+            },
+        ),
+        migrations.CreateModel(
+            name='Lane',
+            fields=[
+                ('subscription', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='lane', serialize=False, to='webhooks.subscription')),
+                ('claim_at', models.DateTimeField(blank=True, db_index=True, null=True, verbose_name='next claim')),
+                ('token', models.UUIDField(blank=True, editable=False, null=True, verbose_name='held by')),
+                ('lease_until', models.DateTimeField(blank=True, null=True, verbose_name='lease ends')),
+                ('control', models.PositiveBigIntegerField(default=0, help_text='Counts the changes that its holder must hear of.', verbose_name='control')),
+                ('held', models.BooleanField(default=False, help_text='Nothing is sent: the subscription is not active.', verbose_name='on hold')),
+                ('paused_until', models.DateTimeField(blank=True, null=True, verbose_name='paused until')),
+                ('pause_reason', models.CharField(blank=True, default='', max_length=64, verbose_name='paused because')),
+                ('failures', models.PositiveIntegerField(default=0, verbose_name='failures in a row')),
+                ('latency_ms', models.PositiveIntegerField(blank=True, help_text='Estimated, in milliseconds.', null=True, verbose_name='p90 latency')),
+                ('last_success_at', models.DateTimeField(blank=True, null=True, verbose_name='last success')),
+                ('last_failure_at', models.DateTimeField(blank=True, null=True, verbose_name='last failure')),
+                ('failing_since', models.DateTimeField(blank=True, null=True, verbose_name='failing since')),
+            ],
+            options={
+                'verbose_name': 'lane',
+                'verbose_name_plural': 'lanes',
+                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('lease_until__isnull', True), ('token__isnull', True)), models.Q(('claim_at__gte', models.F('lease_until')), ('claim_at__isnull', False), ('lease_until__isnull', False), ('token__isnull', False)), _connector='OR'), name='webhooks_lane_lease')],
+            },
+        ),
+        migrations.AddIndex(
+            model_name='subscription',
+            index=models.Index(fields=['requester', 'status'], name='webhooks_sub_requester'),
+        ),
+        migrations.AddIndex(
+            model_name='subscription',
+            index=models.Index(fields=['status', 'id'], name='webhooks_sub_status'),
+        ),
+        migrations.AddConstraint(
+            model_name='subscription',
+            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'subscribed', 'suspended', 'unsubscribed'])), name='webhooks_sub_status_known'),
+        ),
+        migrations.AddIndex(
+            model_name='deliverystats',
+            index=models.Index(fields=['width', 'bucket'], name='webhooks_stats_time'),
+        ),
+        migrations.AddConstraint(
+            model_name='deliverystats',
+            constraint=models.UniqueConstraint(fields=('subscription', 'type', 'width', 'bucket', 'code'), name='webhooks_stats_key'),
+        ),
+        migrations.AddIndex(
+            model_name='deliveryattempt',
+            index=models.Index(fields=['message_id'], name='webhooks_attempt_message'),
+        ),
+        migrations.AddIndex(
+            model_name='deliveryattempt',
+            index=models.Index(fields=['subscription', 'id'], name='webhooks_attempt_of'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=models.Index(condition=models.Q(('state', 'pending')), fields=['subscription', 'due_at', 'id'], name='webhooks_delivery_due'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=models.Index(fields=['subscription', 'id'], name='webhooks_delivery_of'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=models.Index(condition=models.Q(('state', 'dead')), fields=['settled_at'], name='webhooks_delivery_dead'),
+        ),
+        migrations.AddConstraint(
+            model_name='delivery',
+            constraint=models.UniqueConstraint(fields=('event', 'subscription'), name='webhooks_delivery_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='delivery',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('settled_at__isnull', True), ('state', 'pending')), models.Q(models.Q(('state', 'pending'), _negated=True), ('settled_at__isnull', False)), _connector='OR'), name='webhooks_delivery_settled'),
+        ),
+    ]

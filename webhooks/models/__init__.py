@@ -1,0 +1,21 @@
+"""The tables, one module for each idea; queries are methods of their querysets."""
+
+from webhooks.models.delivery import Delivery, DeliveryAttempt, Message
+from webhooks.models.event import Event
+from webhooks.models.lane import Lane
+from webhooks.models.stats import DeliveryStats
+from webhooks.models.subscription import SigningSecret, Subscription
+from webhooks.models.worker import Duty, Worker
+
+__all__ = [
+    "Delivery",
+    "DeliveryAttempt",
+    "DeliveryStats",
+    "Duty",
+    "Event",
+    "Lane",
+    "Message",
+    "SigningSecret",
+    "Subscription",
+    "Worker",
+]

@@ -1,0 +1,391 @@
+"""``Delivery``, ``Message`` and ``DeliveryAttempt``: what is to be sent, in what, and what came back.
+
+A delivery is one event for one subscription. It changes in two ways only: :meth:`~DeliveryQuerySet.
+settle` ends it, :meth:`~DeliveryQuerySet.reschedule` moves its next try.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connections, models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from webhooks.models.bulk import insert_rows, update_rows
+from webhooks.models.event import Event
+from webhooks.models.fields import (
+    PrefixedIdField,
+    new_attempt_id,
+    new_delivery_id,
+    new_message_id,
+)
+from webhooks.models.subscription import Format, Payload, Subscription
+
+
+class State(models.TextChoices):
+    PENDING = "pending", _("pending")
+    DELIVERED = "delivered", _("delivered")
+    DEAD = "dead", _("dead")
+    CANCELLED = "cancelled", _("cancelled")
+    DISCARDED = "discarded", _("discarded")
+    EXPIRED = "expired", _("expired")
+
+
+@dataclass(frozen=True, slots=True)
+class LanePosition:
+    """How far a holder has read in a lane: the last (due_at, id) it took; None: nothing yet."""
+
+    subscription_id: str
+    limit: int
+    after: tuple[datetime, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DueDelivery:
+    """A due delivery with all that its POST needs of the event."""
+
+    id: str
+    subscription_id: str
+    attempts: int
+    due_at: datetime
+    first_due_at: datetime
+    trigger: str
+    event_id: str
+    event_type: str
+    subject: str
+    requester: str
+    occurred_at: datetime
+    recorded_at: datetime
+    data: str
+
+
+_BEGINNING = (datetime(1, 1, 1, tzinfo=UTC), "dlv_" + "0" * 32)
+
+
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    def pending(self) -> DeliveryQuerySet:
+        return self.filter(state=State.PENDING)
+
+    def due(self, positions: Sequence[LanePosition], now: datetime) -> list[DueDelivery]:
+        """What is due in these lanes, in lane order, in one statement for all of them.
+
+        Each lane is read from its own position and to its own limit, through the partial index on
+        (subscription, due_at, id): a lane's backlog costs nothing, however long.
+        """
+        if not positions:
+            return []
+        connection = connections[self.db]
+        if connection.vendor == "postgresql":
+            sql, params = self._lateral(positions, now)
+        else:
+            sql, params = self._union(connection, positions, now)
+        with connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            return [_due_delivery(row) for row in cursor.fetchall()]
+
+    def settle(
+        self, state: State, *, now: datetime, reason: str = "", attempts: int | None = None
+    ) -> int:
+        """End deliveries that are still pending; how many there were.
+
+        The first end stands: an acknowledgement that comes after a cancellation changes nothing,
+        and neither does a second acknowledgement.
+        """
+        values: dict[str, Any] = {"state": state, "reason": reason, "settled_at": now}
+        if attempts is not None:
+            values["attempts"] = attempts
+        return self.pending().update(**values)
+
+    def reschedule(self, rows: Sequence[tuple[str, datetime, int]]) -> None:
+        """Move the next try of pending deliveries; rows of (id, due_at, attempts so far).
+
+        The caller has locked the lanes: a delivery that is re-timed behind a lane's back would
+        never be claimed.
+        """
+        update_rows(
+            self.db, Delivery, ["due_at", "attempts"], rows, only=f"state = '{State.PENDING.value}'"
+        )
+
+    def add(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert deliveries as fan-out makes them; an (event, subscription) there is stays."""
+        insert_rows(self.db, Delivery, FANNED_OUT, rows, ignore_conflicts=True)
+
+    @staticmethod
+    def _lateral(positions: Sequence[LanePosition], now: datetime) -> tuple[str, list[Any]]:
+        starts = [position.after or _BEGINNING for position in positions]
+        return (
+            f"SELECT {_COLUMNS} FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[], %s::int[]) "  # noqa: S608
+            "AS lane(id, due_at, delivery_id, wanted) CROSS JOIN LATERAL ("
+            f"SELECT * FROM {_TABLE} WHERE subscription_id = lane.id AND state = 'pending' "
+            "AND due_at <= %s AND (due_at, id) > (lane.due_at, lane.delivery_id) "
+            f"ORDER BY due_at, id LIMIT lane.wanted) d JOIN {_EVENT} e ON e.id = d.event_id "
+            "ORDER BY d.due_at, d.id",
+            [
+                "{%s}" % ",".join(position.subscription_id[4:] for position in positions),
+                [due_at for due_at, _id in starts],
+                "{%s}" % ",".join(last_id[4:] for _due, last_id in starts),
+                [position.limit for position in positions],
+                now,
+            ],
+        )
+
+    @staticmethod
+    def _union(
+        connection: Any, positions: Sequence[LanePosition], now: datetime
+    ) -> tuple[str, list[Any]]:
+        adapt = connection.ops.adapt_datetimefield_value
+        parts = []
+        params: list[Any] = []
+        for position in positions:
+            condition = ""
+            values = [position.subscription_id[4:], adapt(now)]
+            if position.after is not None:
+                due_at, last_id = position.after
+                condition = "AND (due_at > %s OR (due_at = %s AND id > %s)) "
+                values += [adapt(due_at), adapt(due_at), last_id[4:]]
+            parts.append(
+                f"SELECT * FROM (SELECT * FROM {_TABLE} WHERE subscription_id = %s "  # noqa: S608
+                f"AND state = 'pending' AND due_at <= %s {condition}"
+                "ORDER BY due_at, id LIMIT %s) part"
+            )
+            params += [*values, position.limit]
+        return (
+            f"SELECT {_COLUMNS} FROM ({' UNION ALL '.join(parts)}) d "  # noqa: S608
+            f"JOIN {_EVENT} e ON e.id = d.event_id ORDER BY d.due_at, d.id",
+            params,
+        )
+
+
+class Delivery(models.Model):
+    """One event for one subscription."""
+
+    State = State
+
+    id = PrefixedIdField(prefix="dlv", primary_key=True, default=new_delivery_id, editable=False)
+    event = models.ForeignKey(Event, models.CASCADE, related_name="deliveries")
+    subscription = models.ForeignKey(
+        Subscription, models.CASCADE, related_name="deliveries", db_index=False
+    )
+    state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.PENDING)
+    reason = models.CharField(
+        _("reason"), max_length=64, blank=True, default="", help_text=_("Why it ended as it did.")
+    )
+    due_at = models.DateTimeField(_("due at"), default=timezone.now)
+    first_due_at = models.DateTimeField(_("first due at"), default=timezone.now)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    trigger = models.CharField(
+        _("trigger"),
+        max_length=16,
+        blank=True,
+        default="",
+        help_text=_("Why it is tried next, where a person asked for it."),
+    )
+    message = models.ForeignKey(
+        "webhooks.Message",
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="members",
+        help_text=_("The batch or digest page that it travels in."),
+    )
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+    settled_at = models.DateTimeField(_("ended at"), null=True, blank=True)
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("delivery")
+        verbose_name_plural = _("deliveries")
+        constraints = [
+            models.UniqueConstraint(fields=["event", "subscription"], name="webhooks_delivery_once"),
+            models.CheckConstraint(
+                condition=models.Q(state=State.PENDING, settled_at__isnull=True)
+                | (~models.Q(state=State.PENDING) & models.Q(settled_at__isnull=False)),
+                name="webhooks_delivery_settled",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["subscription", "due_at", "id"],
+                condition=models.Q(state=State.PENDING),
+                name="webhooks_delivery_due",
+            ),
+            models.Index(fields=["subscription", "id"], name="webhooks_delivery_of"),
+            models.Index(
+                fields=["settled_at"],
+                condition=models.Q(state=State.DEAD),
+                name="webhooks_delivery_dead",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pk} ({self.state})"
+
+    @property
+    def webhook_id(self) -> str:
+        """The ``webhook-id`` under which it is sent: the message's, or the event's."""
+        return self.message_id or self.event_id
+
+
+class Message(models.Model):
+    """A frozen batch or digest page; its id is the ``webhook-id`` of all its attempts."""
+
+    id = PrefixedIdField(prefix="msg", primary_key=True, default=new_message_id, editable=False)
+    subscription = models.ForeignKey(Subscription, models.CASCADE, related_name="messages")
+    format = models.CharField(max_length=32, choices=Format.choices, default=Format.STANDARD)
+    payload = models.CharField(max_length=8, choices=Payload.choices, default=Payload.FULL)
+    created_at = models.DateTimeField(default=timezone.now)
+    window_from = models.DateTimeField(null=True, blank=True)
+    window_to = models.DateTimeField(null=True, blank=True)
+    page = models.PositiveIntegerField(default=1)
+    pages = models.PositiveIntegerField(default=1)
+    count = models.PositiveIntegerField(default=0)
+    body_digest = models.CharField(max_length=64, help_text=_("SHA-256 of the body, hex."))
+    superseded_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class AttemptQuerySet(models.QuerySet["DeliveryAttempt"]):
+    def of(self, delivery: Delivery) -> AttemptQuerySet:
+        """The attempts at one delivery, oldest first."""
+        return self.filter(
+            subscription_id=delivery.subscription_id, message_id=delivery.webhook_id
+        ).order_by("pk")
+
+    def append(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Insert attempts, in the order of ``APPENDED``."""
+        insert_rows(self.db, DeliveryAttempt, APPENDED, list(rows))
+
+
+class DeliveryAttempt(models.Model):
+    """One POST and its answer. Rows are only ever added, and removed when they are old."""
+
+    class Trigger(models.TextChoices):
+        FIRST = "first", _("first try")
+        RETRY = "retry", _("retry")
+        PROBE = "probe", _("probe")
+        MANUAL = "manual", _("by hand")
+        REPLAY = "replay", _("replay")
+        PING = "ping", _("ping")
+        DIGEST = "digest", _("digest")
+
+    id = PrefixedIdField(prefix="att", primary_key=True, default=new_attempt_id, editable=False)
+    # Without a constraint in the database: a log may outlive what it tells of, and the check
+    # would cost more than the row.
+    subscription = models.ForeignKey(
+        Subscription,
+        models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="attempts",
+    )
+    message_id = models.CharField(_("message"), max_length=36, help_text=_("The webhook-id."))
+    number = models.PositiveSmallIntegerField(_("number"), default=1)
+    trigger = models.CharField(
+        _("trigger"), max_length=8, choices=Trigger.choices, default=Trigger.FIRST
+    )
+    due_at = models.DateTimeField(_("due at"))
+    started_at = models.DateTimeField(_("started at"))
+    status_code = models.PositiveSmallIntegerField(_("status code"), null=True, blank=True)
+    error_code = models.CharField(
+        _("error code"), max_length=32, blank=True, default="", help_text=_("Empty: success.")
+    )
+    error_detail = models.CharField(_("error"), max_length=200, blank=True, default="")
+    elapsed_ms = models.PositiveIntegerField(_("milliseconds"), default=0)
+    excerpt = models.TextField(_("answer"), blank=True, default="")
+    truncated = models.BooleanField(_("truncated"), default=False)
+    event_count = models.PositiveIntegerField(_("events"), default=1)
+
+    objects = AttemptQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("delivery attempt")
+        verbose_name_plural = _("delivery attempts")
+        indexes = [
+            models.Index(fields=["message_id"], name="webhooks_attempt_message"),
+            models.Index(fields=["subscription", "id"], name="webhooks_attempt_of"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.message_id} #{self.number}: {self.status_code or self.error_code}"
+
+
+#: The columns that fan-out fills, in this order.
+FANNED_OUT = (
+    "id",
+    "event",
+    "subscription",
+    "state",
+    "reason",
+    "due_at",
+    "first_due_at",
+    "attempts",
+    "trigger",
+    "created_at",
+    "settled_at",
+)
+#: The columns of an attempt, in the order in which the recorder appends them.
+APPENDED = (
+    "id",
+    "subscription",
+    "message_id",
+    "number",
+    "trigger",
+    "due_at",
+    "started_at",
+    "status_code",
+    "error_code",
+    "error_detail",
+    "elapsed_ms",
+    "excerpt",
+    "truncated",
+    "event_count",
+)
+
+_TABLE = Delivery._meta.db_table
+_EVENT = Event._meta.db_table
+_COLUMNS = (
+    "d.id, d.subscription_id, d.attempts, d.due_at, d.first_due_at, d.trigger, e.id, e.type, "
+    "e.subject, e.requester, e.occurred_at, e.created_at, e.data"
+)
+
+
+def _due_delivery(row: Sequence[Any]) -> DueDelivery:
+    return DueDelivery(
+        id=f"dlv_{_hex(row[0])}",
+        subscription_id=f"sub_{_hex(row[1])}",
+        attempts=row[2],
+        due_at=_moment(row[3]),
+        first_due_at=_moment(row[4]),
+        trigger=row[5],
+        event_id=f"evt_{_hex(row[6])}",
+        event_type=row[7],
+        subject=row[8],
+        requester=row[9],
+        occurred_at=_moment(row[10]),
+        recorded_at=_moment(row[11]),
+        data=row[12],
+    )
+
+
+def _hex(value: Any) -> str:
+    """A UUID as the driver gave it: an object, hex, or (MariaDB) with hyphens."""
+    return value.hex if isinstance(value, uuid.UUID) else str(value).replace("-", "")
+
+
+def _moment(value: Any) -> datetime:
+    """A time as the driver gave it: aware, naive UTC, or (SQLite) ISO text."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)

@@ -1,0 +1,218 @@
+"""``Lane``: the queue of one subscription, and who may work on it now.
+
+``claim_at`` says when a lane may next be claimed: max(earliest due delivery, end of lease, end of
+pause); NULL when there is nothing to claim it for. Two rules keep every pending delivery findable:
+
+* whoever adds, revives or re-times a pending delivery first locks the lane (:meth:`lock`), and then
+  tells it (:meth:`expect`);
+* whoever lets go of a lane locks it first and *then*, in a new statement, reads what is due.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Self
+
+from django.db import models, transaction
+from django.utils.translation import gettext_lazy as _
+
+from webhooks.clock import db_now
+from webhooks.models.bulk import update_rows
+from webhooks.models.delivery import Delivery
+from webhooks.models.fields import AnyOf
+from webhooks.models.subscription import Subscription
+
+#: What a holder may change in the lane's row when it lets go or paces the lane.
+PACING = (
+    "paused_until",
+    "pause_reason",
+    "failures",
+    "latency_ms",
+    "last_success_at",
+    "last_failure_at",
+    "failing_since",
+)
+
+
+class LaneQuerySet(models.QuerySet["Lane"]):
+    def ready(self, now: datetime) -> Self:
+        """Lanes that may be claimed at ``now``, the longest waiting first."""
+        return self.filter(claim_at__lte=now).order_by("claim_at")
+
+    def lock(self, ids: Collection[str]) -> list[Lane]:
+        """Lock these lanes in the order of their ids, as everybody does."""
+        return list(self.filter(pk__any=ids).order_by("pk").select_for_update())
+
+    def claim(
+        self, token: uuid.UUID, *, lease: timedelta, limit: int, faster_than: float | None = None
+    ) -> list[Lane]:
+        """Lease up to ``limit`` ready lanes to ``token``. Call in a transaction.
+
+        faster_than: only lanes that are known to answer within so many milliseconds.
+
+        Where rows cannot be skipped (SQLite) the transaction has been begun as a writer
+        (:func:`webhooks.engine.transactions.atomically`), so nobody can be between the statements.
+        """
+        now = db_now(self.db)
+        ready = self.ready(now)
+        if faster_than is not None:
+            ready = ready.filter(latency_ms__lte=faster_than)
+        if transaction.get_connection(self.db).features.has_select_for_update_skip_locked:
+            ready = ready.select_for_update(skip_locked=True)
+        ids = list(ready.values_list("pk", flat=True)[:limit])
+        if not ids:
+            return []
+        until = now + lease
+        self.filter(pk__any=ids).update(token=token, lease_until=until, claim_at=until)
+        return list(self.filter(pk__any=ids).select_related("subscription"))
+
+    def renew(self, token: uuid.UUID, ids: Collection[str], *, lease: timedelta) -> None:
+        """Extend the leases that ``token`` still has on these lanes."""
+        until = db_now(self.db) + lease
+        self.filter(pk__any=ids, token=token).update(lease_until=until, claim_at=until)
+
+    def controls(self, token: uuid.UUID) -> dict[str, int]:
+        """The lanes that ``token`` holds, each with its ``control``."""
+        return dict(self.filter(token=token).values_list("pk", "control"))
+
+    def held_by(self, token: uuid.UUID, ids: Collection[str]) -> list[Lane]:
+        """Lock those of the lanes that ``token`` still holds, in the order of their ids."""
+        return list(self.filter(pk__any=ids, token=token).order_by("pk").select_for_update())
+
+    def expect(self, locked: Iterable[Lane], due_at: datetime) -> None:
+        """Tell locked lanes of a delivery that is due at ``due_at``.
+
+        A leased lane needs no telling: it can be claimed when its lease ends, and its holder reads
+        what is due after it has locked the row to let go.
+        """
+        moved: dict[datetime, list[str]] = defaultdict(list)
+        for lane in locked:
+            target = lane.next_claim(due_at)
+            if target is None or lane.token is not None:
+                continue
+            if lane.claim_at is None or target < lane.claim_at:
+                moved[target].append(lane.pk)
+        for target, ids in moved.items():
+            self.filter(pk__any=ids).update(claim_at=target)
+
+    def let_go(self, locked: Sequence[Lane]) -> None:
+        """Free locked lanes for the next claim, and write their pacing.
+
+        The earliest due is read here, after the locks were taken and in a statement of its own:
+        read earlier, it could miss what somebody added before the lock was granted.
+        """
+        earliest = self.earliest_due([lane.pk for lane in locked])
+        for lane in locked:
+            lane.token = lane.lease_until = None
+            lane.claim_at = lane.next_claim(earliest.get(lane.pk))
+        columns = ("token", "lease_until", "claim_at", *PACING)
+        update_rows(self.db, Lane, columns, [lane.values(columns) for lane in locked])
+
+    def pace(self, locked: Sequence[Lane]) -> None:
+        """Write the pacing of locked lanes that their holder keeps."""
+        update_rows(self.db, Lane, PACING, [lane.values(PACING) for lane in locked])
+
+    def earliest_due(self, ids: Collection[str]) -> dict[str, datetime]:
+        """When the earliest pending delivery of each lane is due."""
+        pending = Delivery.objects.using(self.db).pending()
+        first = pending.filter(subscription_id=models.OuterRef("pk")).order_by("due_at")
+        rows = self.filter(pk__any=ids).annotate(
+            earliest=models.Subquery(first.values("due_at")[:1])
+        )
+        return {pk: due for pk, due in rows.values_list("pk", "earliest") if due is not None}
+
+    def astray(self, limit: int) -> list[str]:
+        """Lanes that nobody holds and nobody would claim in time, by their deliveries.
+
+        Read without locks, so a lane may be named that is just being written; look again under
+        its lock before you believe it.
+        """
+        first = (
+            Delivery.objects.using(self.db)
+            .pending()
+            .filter(subscription_id=models.OuterRef("pk"))
+            .order_by("due_at")
+        )
+        late = models.Q(claim_at__isnull=True) | (
+            models.Q(claim_at__gt=models.F("earliest"))
+            & (models.Q(paused_until__isnull=True) | models.Q(claim_at__gt=models.F("paused_until")))
+        )
+        found = (
+            self.filter(held=False, token__isnull=True)
+            .annotate(earliest=models.Subquery(first.values("due_at")[:1]))
+            .filter(late, earliest__isnull=False)
+        )
+        return list(found.values_list("pk", flat=True)[:limit])
+
+    def next_claim_at(self) -> datetime | None:
+        """When the first lane of all may be claimed."""
+        return (
+            self.filter(claim_at__isnull=False)
+            .order_by("claim_at")
+            .values_list("claim_at", flat=True)
+            .first()
+        )
+
+
+class Lane(models.Model):
+    """The hot row of a subscription, apart from it so that edits and deliveries never collide."""
+
+    subscription = models.OneToOneField(
+        Subscription, models.CASCADE, primary_key=True, related_name="lane"
+    )
+    claim_at = models.DateTimeField(_("next claim"), null=True, blank=True, db_index=True)
+    token = models.UUIDField(_("held by"), null=True, blank=True, editable=False)
+    lease_until = models.DateTimeField(_("lease ends"), null=True, blank=True)
+    control = models.PositiveBigIntegerField(
+        _("control"), default=0, help_text=_("Counts the changes that its holder must hear of.")
+    )
+    held = models.BooleanField(
+        _("on hold"), default=False, help_text=_("Nothing is sent: the subscription is not active.")
+    )
+    paused_until = models.DateTimeField(_("paused until"), null=True, blank=True)
+    pause_reason = models.CharField(_("paused because"), max_length=64, blank=True, default="")
+    failures = models.PositiveIntegerField(_("failures in a row"), default=0)
+    latency_ms = models.PositiveIntegerField(
+        _("p90 latency"), null=True, blank=True, help_text=_("Estimated, in milliseconds.")
+    )
+    last_success_at = models.DateTimeField(_("last success"), null=True, blank=True)
+    last_failure_at = models.DateTimeField(_("last failure"), null=True, blank=True)
+    failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
+
+    objects = LaneQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("lane")
+        verbose_name_plural = _("lanes")
+        constraints = [
+            # Whatever moves claim_at, a leased lane cannot be claimed before its lease ends.
+            models.CheckConstraint(
+                condition=models.Q(token__isnull=True, lease_until__isnull=True)
+                | models.Q(
+                    token__isnull=False,
+                    lease_until__isnull=False,
+                    claim_at__isnull=False,
+                    claim_at__gte=models.F("lease_until"),
+                ),
+                name="webhooks_lane_lease",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"lane of {self.pk}"
+
+    def next_claim(self, earliest_due: datetime | None) -> datetime | None:
+        """When a lane that nobody holds may be claimed, given its earliest due delivery."""
+        if self.held or earliest_due is None:
+            return None
+        return max(earliest_due, self.paused_until or earliest_due)
+
+    def values(self, columns: Iterable[str]) -> tuple[object, ...]:
+        return (self.pk, *(getattr(self, column) for column in columns))
+
+
+# A related field has lookups of its own; this one's key is an id like any other.
+Lane._meta.get_field("subscription").register_lookup(AnyOf)

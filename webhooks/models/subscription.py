@@ -1,0 +1,291 @@
+"""``Subscription``: what a client asked for. ``SigningSecret``: what its messages are signed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from webhooks.exceptions import BlockedAddress
+from webhooks.models.fields import (
+    PrefixedIdField,
+    SealedField,
+    new_secret_id,
+    new_subscription_id,
+)
+
+if TYPE_CHECKING:
+    from webhooks.models.lane import Lane
+
+
+class Status(models.TextChoices):
+    PENDING = "pending", _("pending")
+    SUBSCRIBED = "subscribed", _("subscribed")
+    SUSPENDED = "suspended", _("suspended")
+    UNSUBSCRIBED = "unsubscribed", _("unsubscribed")
+
+
+class Trigger(models.TextChoices):
+    REALTIME = "realtime", _("in real time")
+    HOURLY = "hourly", _("hourly")
+    DAILY = "daily", _("daily")
+    MONTHLY = "monthly", _("monthly")
+
+
+class Format(models.TextChoices):
+    STANDARD = "standard", _("Standard Webhooks")
+    CLOUDEVENTS = "cloudevents", _("CloudEvents")
+    MANDRILL = "mandrill", _("Mandrill")
+
+
+class Payload(models.TextChoices):
+    FULL = "full", _("full")
+    THIN = "thin", _("thin")
+
+
+class Content(models.TextChoices):
+    EVENTS = "events", _("events")
+    COUNTS = "counts", _("counts")
+
+
+class OnSuspend(models.TextChoices):
+    KEEP = "keep", _("keep new events")
+    DISCARD = "discard", _("discard new events")
+
+
+class Handshake(models.TextChoices):
+    NONE = "", _("none")
+    HOOK_SECRET = "x-hook-secret", _("X-Hook-Secret")
+    CLOUDEVENTS = "cloudevents", _("CloudEvents")
+
+
+#: Statuses in which a subscription is given new deliveries.
+RECEIVING = (Status.SUBSCRIBED, Status.SUSPENDED)
+
+#: What this release acts upon. The columns are wider than that, so that later releases need no
+#: migration of a large table; ``clean`` refuses what would be silently ignored.
+ACTED_UPON: dict[str, tuple[Any, ...]] = {
+    "trigger": (Trigger.REALTIME,),
+    "format": (Format.STANDARD,),
+    "payload": (Payload.FULL,),
+    "content": (Content.EVENTS,),
+    "batch_size": (1,),
+    "handshake": (Handshake.NONE,),
+    "rate_limit": (None,),
+    "headers": ("",),
+    "basic_auth": ("",),
+}
+
+
+def matches(patterns: Iterable[str], event_type: str) -> bool:
+    """Whether one of the patterns covers the type.
+
+    ``*`` covers all, ``push.*`` all that begin with ``push.``, anything else itself alone.
+    """
+    for pattern in patterns:
+        if pattern == event_type or pattern == "*":
+            return True
+        if pattern.endswith(".*") and event_type.startswith(pattern[:-1]):
+            return True
+    return False
+
+
+class SubscriptionQuerySet(models.QuerySet["Subscription"]):
+    def receiving(self) -> Self:
+        """Those that new events are kept for."""
+        return self.filter(status__in=RECEIVING)
+
+
+class SubscriptionManager(models.Manager.from_queryset(SubscriptionQuerySet)):  # type: ignore[misc]
+    def subscribe(self, **asked: Any) -> tuple[Subscription, str]:
+        """Make a live subscription; see :func:`webhooks.lifecycle.subscribe`."""
+        from webhooks.lifecycle import subscribe
+
+        return subscribe(**asked)
+
+
+class Subscription(models.Model):
+    """Where, for which events, and how a client wants to be told."""
+
+    Status = Status
+
+    id = PrefixedIdField(
+        prefix="sub", primary_key=True, default=new_subscription_id, editable=False
+    )
+    requester = models.CharField(
+        _("requester"), max_length=255, help_text=_("Who owns it, e.g. app:<client id>.")
+    )
+    # Neither has a constraint in the database: a subscription outlives them, suspended and with a
+    # reason, where a cascade would make deliveries vanish.
+    application = models.ForeignKey(
+        getattr(django_settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application"),
+        models.DO_NOTHING,
+        null=True,
+        blank=True,
+        db_constraint=False,
+        related_name="+",
+    )
+    user = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL,
+        models.DO_NOTHING,
+        null=True,
+        blank=True,
+        db_constraint=False,
+        related_name="+",
+    )
+    scopes = models.TextField(_("granted scopes"), blank=True, default="")
+    callback_url = models.CharField(_("callback URL"), max_length=2048)
+    event_types = models.JSONField(
+        _("event types"), default=list, help_text=_('E.g. ["push.clicked", "push.*", "*"].')
+    )
+    status = models.CharField(
+        _("status"), max_length=16, choices=Status.choices, default=Status.PENDING
+    )
+    status_reason = models.CharField(_("reason"), max_length=64, blank=True, default="")
+    status_since = models.DateTimeField(_("since"), default=timezone.now)
+
+    trigger = models.CharField(
+        _("trigger"), max_length=16, choices=Trigger.choices, default=Trigger.REALTIME
+    )
+    time_zone = models.CharField(_("time zone"), max_length=64, default="UTC")
+    hour = models.PositiveSmallIntegerField(
+        _("hour of day"), default=0, validators=[MaxValueValidator(23)]
+    )
+    day = models.PositiveSmallIntegerField(
+        _("day of month"), default=1, validators=[MinValueValidator(1), MaxValueValidator(28)]
+    )
+    format = models.CharField(
+        _("format"), max_length=32, choices=Format.choices, default=Format.STANDARD
+    )
+    payload = models.CharField(
+        _("payload"), max_length=8, choices=Payload.choices, default=Payload.FULL
+    )
+    content = models.CharField(
+        _("content"), max_length=8, choices=Content.choices, default=Content.EVENTS
+    )
+    batch_size = models.PositiveIntegerField(
+        _("batch size"), default=1, validators=[MinValueValidator(1), MaxValueValidator(1000)]
+    )
+    batch_seconds = models.PositiveIntegerField(_("batch seconds"), default=0)
+    rate_limit = models.PositiveIntegerField(
+        _("rate limit"), null=True, blank=True, help_text=_("POSTs for each minute.")
+    )
+    max_in_flight = models.PositiveIntegerField(
+        _("POSTs at once"), null=True, blank=True, validators=[MinValueValidator(1)]
+    )
+    ordered = models.BooleanField(
+        _("in order"), default=False, help_text=_("One at a time; a failure holds the rest.")
+    )
+    on_suspend = models.CharField(
+        _("while suspended"), max_length=8, choices=OnSuspend.choices, default=OnSuspend.KEEP
+    )
+    handshake = models.CharField(
+        _("handshake"), max_length=16, choices=Handshake.choices, blank=True, default=""
+    )
+    retry_schedule = models.JSONField(
+        _("retry schedule"),
+        null=True,
+        blank=True,
+        default=None,
+        help_text=_("Seconds to wait after each failed try; empty: the service's."),
+    )
+    headers = SealedField(_("headers"), blank=True, default="", editable=False)
+    basic_auth = SealedField(_("basic auth"), blank=True, default="", editable=False)
+    contact_email = models.EmailField(_("contact e-mail"), blank=True, default="")
+    description = models.CharField(_("description"), max_length=255, blank=True, default="")
+    metadata = models.JSONField(_("metadata"), default=dict, blank=True)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(_("updated at"), auto_now=True)
+
+    objects = SubscriptionManager()
+
+    lane: Lane
+
+    class Meta:
+        verbose_name = _("subscription")
+        verbose_name_plural = _("subscriptions")
+        indexes = [
+            models.Index(fields=["requester", "status"], name="webhooks_sub_requester"),
+            models.Index(fields=["status", "id"], name="webhooks_sub_status"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(status__in=Status.values), name="webhooks_sub_status_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        # Without the query: it is where people put their tokens.
+        return f"{self.requester} → {self.callback_url.split('?')[0]}"
+
+    def covers(self, event_type: str) -> bool:
+        return matches(self.event_types, event_type)
+
+    def clean(self) -> None:
+        """Refuse what cannot be sent to, matched, or acted upon."""
+        from webhooks import catalog
+        from webhooks.transports.addresses import check_url
+
+        errors: dict[str, Any] = {}
+        try:
+            check_url(self.callback_url)
+        except BlockedAddress as error:
+            errors["callback_url"] = str(error)
+        try:
+            catalog.check_patterns(self.event_types)
+        except ValueError as error:
+            errors["event_types"] = str(error)
+        schedule = self.retry_schedule
+        if schedule is not None and not _is_schedule(schedule):
+            errors["retry_schedule"] = _(
+                "A list of at most 30 numbers of seconds, each from 1 to 86,400."
+            )
+        for name, accepted in ACTED_UPON.items():
+            value = getattr(self, name)
+            if value not in accepted:
+                errors[name] = _("%(value)r is not available in this release.") % {"value": value}
+        if errors:
+            raise ValidationError(errors)
+
+
+def _is_schedule(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= 30
+        and all(type(wait) in (int, float) and 1 <= wait <= 86_400 for wait in value)
+    )
+
+
+class SecretQuerySet(models.QuerySet["SigningSecret"]):
+    def live(self, now: datetime) -> Self:
+        """Those that sign at ``now``, newest first."""
+        return self.filter(
+            models.Q(expires_at__isnull=True) | models.Q(expires_at__gt=now)
+        ).order_by("-pk")
+
+
+class SigningSecret(models.Model):
+    """A signing secret of a subscription. Every live one signs, newest first."""
+
+    id = PrefixedIdField(prefix="sec", primary_key=True, default=new_secret_id, editable=False)
+    subscription = models.ForeignKey(Subscription, models.CASCADE, related_name="secrets")
+    value = SealedField(_("secret"), editable=False)
+    last_four = models.CharField(_("last four"), max_length=4, editable=False)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
+
+    objects = SecretQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("signing secret")
+        verbose_name_plural = _("signing secrets")
+
+    def __str__(self) -> str:
+        return f"…{self.last_four}"

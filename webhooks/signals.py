@@ -1,0 +1,31 @@
+"""Signals: the way in, and what the service tells the host project.
+
+All but the first are sent with ``send_robust`` after the transaction they speak of has committed;
+an exception in a receiver is logged and goes no further.
+"""
+
+from django.dispatch import Signal
+
+#: The way in: a command to our recorder. ``emit()`` is a ``send()`` of it. Arguments: ``type``,
+#: ``data``, and as wanted ``requester``, ``subject``, ``idempotency_key``, ``occurred_at``,
+#: ``using``. The recorder answers with the ``Event``. Its errors propagate to the sender.
+webhook_event = Signal()
+
+#: An event was recorded and its transaction has committed. Arguments: ``event``.
+event_recorded = Signal()
+
+#: A delivery was acknowledged with a 2xx. Arguments: ``delivery_id``, ``subscription_id``,
+#: ``event_id``, ``event_type``, ``attempts``, ``status_code``.
+delivery_succeeded = Signal()
+
+#: An attempt failed and another one will follow. Arguments: as above, and ``error_code``,
+#: ``due_at`` (when the next try is due).
+delivery_failed = Signal()
+
+#: A delivery ended undelivered. Arguments: as ``delivery_succeeded``, and ``error_code``,
+#: ``state`` (``dead``, ``expired`` or ``cancelled``).
+delivery_dead = Signal()
+
+#: A subscription moved from one status to another. Arguments: ``subscription``, ``previous``,
+#: ``status``, ``reason``.
+subscription_status_changed = Signal()

@@ -1,0 +1,49 @@
+"""The django-q2 tasks. They carry no data, may run twice or never, and never raise."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+
+from webhooks.conf import settings
+from webhooks.engine import housekeeping
+from webhooks.engine.wake import wake
+from webhooks.engine.worker import stopping_on, work
+
+logger = logging.getLogger("webhooks")
+
+
+def drain() -> None:
+    """Deliver what is due, for a slice of ``DRAIN_SECONDS``; hands on when there is more."""
+
+    def slice_() -> None:
+        with stopping_on(signal.SIGTERM) as stop:
+            work(
+                seconds=float(settings.DRAIN_SECONDS), slots=settings.WORKERS, should_stop=stop
+            )
+
+    _safely("drain", slice_)
+
+
+def sweep() -> None:
+    """Look for what nobody was woken for, and for lanes astray; run it every minute."""
+
+    def look() -> None:
+        if housekeeping.sweep(settings.database):
+            wake(force=True)
+
+    _safely("sweep", look)
+
+
+def prune() -> None:
+    """Remove what is older than ``RETENTION_DAYS`` and compact the statistics; run it daily."""
+    _safely("prune", lambda: housekeeping.prune(settings.database))
+
+
+def _safely(name: str, task: Callable[[], object]) -> None:
+    # A task that fails is handed out again by some brokers, for ever.
+    try:
+        task()
+    except Exception:
+        logger.exception("The task %s failed; the next one goes on from what is stored.", name)

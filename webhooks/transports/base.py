@@ -1,0 +1,87 @@
+"""What the engine asks of a transport, and what it gets back.
+
+A transport sends POSTs and reports how each ended. It knows nothing of models, retries or
+signatures: a ``Request`` comes in complete, and a ``Response`` goes out for every request, whatever
+the peer or the network did. A transport never raises for what a receiver does.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+#: How a POST can fail before, or instead of, a usable status line.
+TIMEOUT: Final = "timeout"
+DNS_ERROR: Final = "dns_error"
+CONNECTION_REFUSED: Final = "connection_refused"
+CONNECTION_ERROR: Final = "connection_error"
+TLS_ERROR: Final = "tls_error"
+BLOCKED_ADDRESS: Final = "blocked_address"
+INVALID_REQUEST: Final = "invalid_request"
+BAD_RESPONSE: Final = "bad_response"
+INTERNAL_ERROR: Final = "internal_error"
+
+#: At most so much of a response body is read and kept.
+EXCERPT_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One POST, complete.
+
+    lane: connections are kept for, and shared within, one lane only (a subscription's id).
+    url: the absolute http(s) URL; it is checked again at the connection.
+    headers: all headers, ``Content-Type`` and signature included.
+    body: the bytes that were signed.
+    timeout: seconds for the whole POST: DNS, connect, TLS, send and receive together.
+    """
+
+    lane: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """How one POST ended.
+
+    status_code: the final status, or None where no usable status line came.
+    error_code: "" where a status line came, else one of the codes above.
+    error_detail: a sentence for operators; never holds an address, a secret or a body.
+    retry_after: the ``Retry-After`` header as it came, "" where there was none.
+    excerpt: the first ``EXCERPT_BYTES`` of the body, decoded with replacement, without NUL.
+    truncated: there was, or may have been, more body than the excerpt.
+    elapsed_ms: milliseconds from the start of the POST to its end.
+    """
+
+    status_code: int | None = None
+    error_code: str = ""
+    error_detail: str = ""
+    retry_after: str = ""
+    excerpt: str = ""
+    truncated: bool = False
+    elapsed_ms: float = 0.0
+
+
+class Transport(abc.ABC):
+    """Sends POSTs, many at a time. One object for each process; used from one thread."""
+
+    def __init__(self, *, concurrency: int) -> None:
+        """concurrency: at most so many POSTs are in flight at once."""
+        self.concurrency = concurrency
+
+    @abc.abstractmethod
+    def start(self, tag: Hashable, request: Request) -> None:
+        """Begin a POST at once and return. ``tag`` comes back with its response."""
+
+    @abc.abstractmethod
+    def finished(self, timeout: float) -> list[tuple[Hashable, Response]]:
+        """The POSTs that ended since the last call; waits up to ``timeout`` s for the first."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Drop every connection and end every thread. Requests in flight are abandoned."""
