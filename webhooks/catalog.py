@@ -31,7 +31,8 @@ class EventType:
     serializer: a DRF serializer class that turns what ``emit`` is given into the data, or None.
     schema: JSON Schema of the data, or None.
     example: an example of the data, or None.
-    audience: ``requester``: each event is addressed to one requester; ``everyone``: it may go to all.
+    audience: ``requester``: each event is addressed to one requester; ``everyone``: it may go to
+        all.
     scope: an OAuth 2 scope that a subscriber needs for it, or None.
     """
 
@@ -111,9 +112,12 @@ def check_patterns(patterns: Any) -> None:
     for pattern in patterns:
         if pattern == "*" or (isinstance(pattern, str) and pattern in _types):
             continue
-        if isinstance(pattern, str) and pattern.endswith(".*"):
-            if any(name.startswith(pattern[:-1]) for name in _types):
-                continue
+        if (
+            isinstance(pattern, str)
+            and pattern.endswith(".*")
+            and any(name.startswith(pattern[:-1]) for name in _types)
+        ):
+            continue
         raise CatalogError(_unknown(pattern))
 
 

@@ -1,0 +1,402 @@
+"""System checks: every misconfiguration that can be seen without a connection, each with its id.
+
+``E001`` to ``E009`` judge the settings as a whole, ``E010`` to ``E029`` one key each, ``E040`` to
+``E049`` the django-q2 cluster that runs our tasks; ``W010`` to ``W019`` come with ``check --deploy``.
+Nothing here opens a connection, shows a secret, or fails on a value that makes no sense.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from webhooks.conf import DEFAULTS, settings
+from webhooks.engine.wake import task_timeout
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+BROKERS = ("broker_class", "iron_mq", "sqs", "orm", "mongo")
+SQLITE_OPTIONS = (
+    '"OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, '
+    '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}'
+)
+
+
+# What a value must be: each of these says what is wrong with one, or "".
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _list_of(value: Any, accepts: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and all(accepts(each) for each in value)
+
+
+def _is_count(value: Any) -> str:
+    return "" if _is_whole(value) and value > 0 else "must be a whole number above 0"
+
+
+def _is_duration(value: Any) -> str:
+    return "" if _is_number(value) and value > 0 else "must be a number of seconds above 0"
+
+
+def _is_alias(value: Any) -> str:
+    if value is None or (isinstance(value, str) and value in connections.settings):
+        return ""
+    return f"must be None or an alias of DATABASES ({', '.join(connections.settings)})"
+
+
+def _is_base_url(value: Any) -> str:
+    try:
+        split = urlsplit(value) if isinstance(value, str) else None
+    except ValueError:
+        split = None
+    if value == "" or (split and split.scheme in ("http", "https") and split.netloc):
+        return ""
+    return "must be '' or an absolute URL, e.g. 'https://example.com'"
+
+
+def _is_dotted_path(value: Any) -> str:
+    if not isinstance(value, str):
+        return "must be the dotted path of something that can be imported"
+    try:
+        found = import_string(value)
+    except Exception as error:  # noqa: BLE001  (a module may raise anything as it is imported)
+        return f"cannot be imported ({error})"
+    return "" if callable(found) else "can be imported, but cannot be called"
+
+
+def _is_schedule(value: Any) -> str:
+    if _list_of(value, lambda wait: _is_number(wait) and wait > 0):
+        return ""
+    return "must be a list of numbers of seconds, each above 0"
+
+
+def _is_network(value: Any) -> bool:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return isinstance(value, str)
+
+
+#: What is asked of each key, with the id of its check.
+RULES: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
+    "DATABASE": ("E010", _is_alias),
+    "BASE_URL": ("E011", _is_base_url),
+    "TRANSPORT": ("E012", _is_dotted_path),
+    "CONCURRENCY": ("E013", _is_count),
+    "FLUSH_MAX": ("E014", _is_count),
+    "DRAIN_SECONDS": ("E015", _is_duration),
+    "WORKERS": ("E016", _is_count),
+    "TIMEOUT": ("E017", _is_duration),
+    "LEASE_SECONDS": ("E018", _is_duration),
+    "RETRY_SCHEDULE": ("E019", _is_schedule),
+    "MAX_AGE": ("E020", _is_duration),
+    "MAX_PAYLOAD_BYTES": ("E021", _is_count),
+    "MAX_SUBSCRIPTIONS": ("E022", _is_count),
+    "ALLOW_HTTP": ("E023", lambda v: "" if isinstance(v, bool) else "must be True or False"),
+    "ALLOWED_PORTS": (
+        "E024",
+        lambda v: (
+            ""
+            if v == "any" or _list_of(v, lambda port: _is_whole(port) and 0 < port < 65536)
+            else "must be 'any' or a list of ports, e.g. (443, 8443)"
+        ),
+    ),
+    "ALLOWED_NETWORKS": (
+        "E025",
+        lambda v: (
+            "" if _list_of(v, _is_network) else "must be a list of networks, e.g. ['10.1.0.0/16']"
+        ),
+    ),
+    "DENIED_HOSTS": (
+        "E026",
+        lambda v: (
+            "" if _list_of(v, lambda h: isinstance(h, str)) else "must be a list of host names"
+        ),
+    ),
+    "CLUSTER": (
+        "E027",
+        lambda v: (
+            "" if v is None or (isinstance(v, str) and v) else "must be None or a cluster's name"
+        ),
+    ),
+    "WAKER": ("E028", lambda v: "" if v is None else _is_dotted_path(v)),
+    "RETENTION_DAYS": ("E029", _is_count),
+}
+
+
+def _given() -> Any:
+    return getattr(django_settings, "WEBHOOKS", {})
+
+
+def _value(key: str) -> Any:
+    """The key's value; its default where the value makes no sense and has a message already."""
+    given = _given()
+    value = given.get(key, DEFAULTS[key]) if isinstance(given, Mapping) else DEFAULTS[key]
+    rule = RULES.get(key)
+    return DEFAULTS[key] if rule is not None and rule[1](value) else value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+@register("webhooks")
+def check_keys(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E001: no dict. E002: a key that nothing reads."""
+    given = _given()
+    if not isinstance(given, Mapping):
+        return [
+            Error(
+                f"The setting WEBHOOKS is {_shown(given)}, not a dict: nothing in it can be read.",
+                hint="Make it a dict, or remove it to have every default.",
+                id="webhooks.E001",
+            )
+        ]
+    found: list[CheckMessage] = []
+    for key in given:
+        if key in DEFAULTS:
+            continue
+        near = difflib.get_close_matches(str(key).upper(), DEFAULTS, n=1, cutoff=0.5)
+        found.append(
+            Error(
+                f"WEBHOOKS has no key {_shown(key)}: nothing reads it.",
+                hint=f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(DEFAULTS)}.",
+                id="webhooks.E002",
+            )
+        )
+    return found
+
+
+@register("webhooks")
+def check_values(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E010 to E029: a value that its key cannot have."""
+    given = _given() if isinstance(_given(), Mapping) else {}
+    return [
+        Error(
+            f"WEBHOOKS[{key!r}] is {_shown(given[key])}; it {wrong}.",
+            hint=f"Correct it, or leave the key out: its default is {_shown(DEFAULTS[key])}.",
+            id=f"webhooks.{id_}",
+        )
+        for key, (id_, problem) in RULES.items()
+        if key in given and (wrong := problem(given[key]))
+    ]
+
+
+@register("webhooks")
+def check_encryption_keys(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E003: no keys outside of DEBUG. E004: what is there are no keys."""
+    hint = (
+        "Make one with python -c 'from cryptography.fernet import Fernet; "
+        "print(Fernet.generate_key().decode())' and keep it outside the repository."
+    )
+    keys = _value("ENCRYPTION_KEYS")
+    if not isinstance(keys, list | tuple):
+        return [
+            Error(
+                "WEBHOOKS['ENCRYPTION_KEYS'] must be a list of Fernet keys, newest first; it is "
+                f"of type {type(keys).__name__}.",
+                hint="Write [key], with brackets, also where there is but one.",
+                id="webhooks.E004",
+            )
+        ]
+    if not keys and not django_settings.DEBUG:
+        return [
+            Error(
+                "WEBHOOKS['ENCRYPTION_KEYS'] is empty and DEBUG is off: signing secrets cannot be "
+                "stored, and nothing is sent unsigned.",
+                hint=hint,
+                id="webhooks.E003",
+            )
+        ]
+    return [
+        Error(
+            f"WEBHOOKS['ENCRYPTION_KEYS'][{place}] is no Fernet key (32 bytes in URL-safe base64): "
+            "what it should seal or open fails.",
+            hint=hint,
+            id="webhooks.E004",
+        )
+        for place, key in enumerate(keys)
+        if not _is_fernet_key(key)
+    ]
+
+
+def _is_fernet_key(key: Any) -> bool:
+    try:
+        Fernet(key)
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return isinstance(key, str)
+
+
+@register("webhooks")
+def check_lease(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E005: a lease that may end while its holder still has a POST in flight."""
+    lease, timeout = _value("LEASE_SECONDS"), _value("TIMEOUT")
+    least = 2 * timeout + 15
+    if lease >= least:
+        return []
+    return [
+        Error(
+            f"WEBHOOKS['LEASE_SECONDS'] is {lease}, less than 2 * TIMEOUT + 15 = {least}: a worker "
+            "could lose a lane whose POST it has begun, and another one would send it again.",
+            hint=f"Set LEASE_SECONDS to {least} or more, or TIMEOUT lower.",
+            id="webhooks.E005",
+        )
+    ]
+
+
+@register("webhooks")
+def check_apps(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E007: an app that this one rests upon is not installed."""
+    reasons = {
+        "django_q": "its tasks and schedules deliver the events",
+        "oauth2_provider": "its applications own the subscriptions",
+    }
+    return [
+        Error(
+            f"{name!r} is missing from INSTALLED_APPS: {reason}.",
+            hint=f"Add {name!r} to INSTALLED_APPS and run manage.py migrate.",
+            id="webhooks.E007",
+        )
+        for name, reason in reasons.items()
+        if not apps.is_installed(name)
+    ]
+
+
+@register("webhooks")
+def check_database(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E006: isolation. W001, W002: a SQLite outbox that locks itself out."""
+    alias = _value("DATABASE") if isinstance(_given(), Mapping) else "default"
+    alias = alias or settings.database
+    if alias not in connections.settings:
+        return []
+    options = connections.settings[alias].get("OPTIONS")
+    options = options if isinstance(options, Mapping) else {}
+    vendor = connections[alias].vendor  # makes the wrapper; it connects when it is first asked
+    if vendor == "sqlite":
+        return list(_sqlite(alias, options))
+    if _reads_committed(vendor, options):
+        return []
+    return [
+        Error(
+            f"The isolation level of DATABASES[{alias!r}], which holds the outbox, is not READ "
+            "COMMITTED. A worker that lets go of a lane locks it and then reads what is due; in "
+            "any other level it reads what was due before, and leaves deliveries behind.",
+            hint="Remove 'isolation_level' from its OPTIONS, or keep the outbox in a database of "
+            "its own with WEBHOOKS['DATABASE'].",
+            id="webhooks.E006",
+        )
+    ]
+
+
+def _reads_committed(vendor: str, options: Mapping[Any, Any]) -> bool:
+    if vendor == "postgresql":
+        from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+        level = options.get("isolation_level", IsolationLevel.READ_COMMITTED)
+        return bool(level == IsolationLevel.READ_COMMITTED)
+    if vendor == "mysql":
+        level = options.get("isolation_level", "read committed")
+        return isinstance(level, str) and level.lower() == "read committed"
+    return True
+
+
+def _sqlite(alias: str, options: Mapping[Any, Any]) -> Iterator[CheckMessage]:
+    if str(options.get("transaction_mode")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
+        yield Warning(
+            f"DATABASES[{alias!r}] is SQLite without transaction_mode IMMEDIATE: a transaction that "
+            "reads first and then writes fails at once ('database is locked') whenever a worker "
+            "wrote in between.",
+            hint=f"Put this into DATABASES[{alias!r}]: {SQLITE_OPTIONS}",
+            id="webhooks.W001",
+        )
+    told = "".join(str(options.get("init_command", "")).lower().split())
+    if "journal_mode=wal" not in told and "journal_mode(wal)" not in told:
+        yield Warning(
+            f"DATABASES[{alias!r}] is SQLite without a write-ahead log: readers and the workers "
+            "that write wait for each other.",
+            hint=f"Put this into DATABASES[{alias!r}]: {SQLITE_OPTIONS}",
+            id="webhooks.W002",
+        )
+
+
+@register("webhooks")
+def check_cluster(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E040 to E049, W003 to W005: the django-q2 cluster that runs our tasks."""
+    if _value("WAKER") is None:
+        return []  # nobody is woken: manage.py webhooks_worker delivers, and asks nothing of it
+    main = getattr(django_settings, "Q_CLUSTER", {})
+    if not isinstance(main, Mapping):
+        return [
+            Error(
+                f"The setting Q_CLUSTER is {_shown(main)}, not a dict: django-q2 cannot start.",
+                hint="Make it a dict; see the configuration of django-q2.",
+                id="webhooks.E040",
+            )
+        ]
+    name = _value("CLUSTER")
+    known = _clusters(main)
+    if name is not None and name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        return [
+            Error(
+                f"WEBHOOKS['CLUSTER'] is {name!r}, but Q_CLUSTER names no such cluster "
+                f"(it has {', '.join(map(repr, known))}): wake-ups would go to a queue that nobody "
+                "reads.",
+                hint=(f"Did you mean {near[0]!r}? " if near else "")
+                + "Else add it to Q_CLUSTER['ALT_CLUSTERS'].",
+                id="webhooks.E041",
+            )
+        ]
+    where = f"Q_CLUSTER['ALT_CLUSTERS'][{name!r}]" if name in known[1:] else "Q_CLUSTER"
+    return list(_judge_cluster(where, main, _merged(main, name)))
+
+
+def _clusters(main: Mapping[Any, Any]) -> list[str]:
+    """The queues that clusters of this configuration read; the default one comes first."""
+    others = main.get("ALT_CLUSTERS")
+    default = main.get("cluster_name", main.get("name", "default"))
+    return [str(default), *(map(str, others) if isinstance(others, Mapping) else ())]
+
+
+def _merged(main: Mapping[Any, Any], name: str | None) -> dict[Any, Any]:
+    """What ``django_q.conf.Conf`` reads in a cluster of this name."""
+    merged = dict(main)
+    if name is not None and name not in (main.get("name"), main.get("cluster_name")):
+        others = merged.pop("ALT_CLUSTERS", None)
+        own = others.get(name) if isinstance(others, Mapping) else None
+        if isinstance(own, Mapping):
+            merged.update({k: v for k, v in own.items() if k not in ("name", "cluster_name")})
+    return merged
+
+
+def _judge_cluster(
+    where: str, main: Mapping[Any, Any], conf: Mapping[Any, Any]
+) -> Iterator[CheckMessage]:
+    def error(number: int, text: str, hint: str) -> Error:
+        return Error(f"{where}, which runs the webhook tasks, {text}", hint, None, f"webhooks.E{number:03}")
+
+    def warning(number: int, text: str, hint: str) -> Warning:
+        return Warning(f"{where}, which runs the webhook tasks, {text}", hint, None, f"webhooks.W{number:03}")
+
+    own = task_timeout() if not check_values() and not check_keys() else 0

@@ -104,8 +104,10 @@ def change_status(subscription: Subscription, status: str, *, reason: str) -> bo
     with transaction.atomic(using=using):
         [lane] = Lane.objects.using(using).lock([subscription.pk])
         # The row as it is now, under the lane's lock: the caller's may be old.
-        previous = Subscription.objects.using(using).values_list("status", flat=True).get(
-            pk=subscription.pk
+        previous = (
+            Subscription.objects.using(using)
+            .values_list("status", flat=True)
+            .get(pk=subscription.pk)
         )
         if previous == status:
             subscription.status = status

@@ -19,9 +19,7 @@ def drain() -> None:
 
     def slice_() -> None:
         with stopping_on(signal.SIGTERM) as stop:
-            work(
-                seconds=float(settings.DRAIN_SECONDS), slots=settings.WORKERS, should_stop=stop
-            )
+            work(seconds=float(settings.DRAIN_SECONDS), slots=settings.WORKERS, should_stop=stop)
 
     _safely("drain", slice_)
 

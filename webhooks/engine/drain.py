@@ -4,8 +4,9 @@ It holds lanes and keeps POSTs in flight, refilling as answers arrive, so that a
 makes a batch wait. Whatever it has in memory may be lost at any moment: the rows say what is still
 to be done, and leases give the lanes to somebody else.
 
-Who may begin is decided in :mod:`pacing`, what an answer means in :mod:`outcome`, what follows in
-:mod:`retries`, and how it is written in :mod:`recorder`.
+Lanes are taken and given back in :mod:`holdings`; who may begin is decided in :mod:`pacing`, what
+an answer means in :mod:`outcome`, what follows in :mod:`retries`, and how it is written in
+:mod:`recorder`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import logging
 import random
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -22,8 +22,8 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 
 from webhooks.clock import Clock
 from webhooks.conf import settings
-from webhooks.engine import lanes as leases
 from webhooks.engine.fanout import BUSY, IDLE, fan_out
+from webhooks.engine.holdings import Holdings
 from webhooks.engine.lanes import HeldLane, Job
 from webhooks.engine.outcome import Verdict
 from webhooks.engine.pacing import Shares
@@ -31,8 +31,7 @@ from webhooks.engine.recorder import Recorder, Result, conclude
 from webhooks.engine.wake import LINGER, POLL, wake
 from webhooks.exceptions import IllegalStatusChange
 from webhooks.lifecycle import change_status
-from webhooks.models import Delivery, Duty, Event, Lane, Subscription, Worker
-from webhooks.models.delivery import State
+from webhooks.models import Duty, Lane, Subscription, Worker
 from webhooks.models.subscription import Status
 from webhooks.transports.base import INVALID_REQUEST, Response, Transport
 
@@ -40,21 +39,15 @@ logger = logging.getLogger("webhooks")
 
 #: Results are written when there are FLUSH_MAX of them, or after so many seconds.
 FLUSH_SECONDS = 0.2
-#: Lanes held at once. Many may hang; those behind them must not wait for that.
-HELD = 1024
-#: A lane goes back after so many deliveries or seconds when others are ready.
-TURN_DELIVERIES, TURN_SECONDS = 500, 5.0
 #: So often a holder looks for changes that people made, and shows that it lives.
 CONTROL_SECONDS = 0.7
-#: A POST begins only when its lane's lease lasts so much longer than the POST can.
+#: A POST begins only when its lane's lease lasts so much longer than the POST can, in seconds.
 LEASE_MARGIN = 5.0
-#: A refill reads about so many bytes of payloads, and at most so many deliveries.
-REFILL_BYTES, REFILL_MAX = 8 * 1024 * 1024, 512
+#: After the database refused to write, so many seconds pass before the next try.
+WRITE_AGAIN = 1.0
 #: An idle worker stays when a lane becomes due within so many seconds: the next sweep may be up to
 #: 90 s away (a minute, and the scheduler's tick of 30 s).
 HORIZON = 120.0
-#: Pending deliveries of an unsubscribed lane are cancelled in batches of this size.
-CANCEL_BATCH = 1000
 
 
 class Drain:
@@ -80,14 +73,12 @@ class Drain:
         self.until_idle = until_idle
         self.should_stop = should_stop
         self.clock = Clock(using)
-        self.recorder = Recorder(using, self.token)
+        self.holdings = Holdings(using, self.token, self.clock, transport.concurrency)
         self.shares = Shares(transport.concurrency)
+        self.recorder = Recorder(using, self.token)
         self.rng = random.Random()  # noqa: S311
-        self.held: dict[str, HeldLane] = {}
-        self.ready: deque[HeldLane] = deque()
         self.results: list[Result] = []
         self.in_flight = 0
-        self.payload_bytes = 1024.0
         self.looked_in_vain = False
         self.in_grace = False
         self.sitting = False
@@ -98,7 +89,6 @@ class Drain:
         self.next_control = now
         self.next_flush = now
         self.write_again_at = 0.0
-        self.renew_at = now + settings.LEASE_SECONDS / 3
 
     def run(self) -> bool:
         """Work until the slice ends, all is idle, or somebody says stop; True: there is more."""
@@ -106,144 +96,99 @@ class Drain:
             try:
                 self.look()
                 self.keep()
-                self.refill()
+                self.holdings.refill()
                 self.begin()
-                self.gather()
+                self.take_in(self.patience())
                 self.flush()
-            except (OperationalError, InterfaceError):
+            except DatabaseError:
                 self.recover()
         sitting = self.sitting
         self.finish()
-        return sitting or self.someone_is_ready()
+        return sitting or self.holdings.someone_is_ready()
 
-    # Rounds of the loop
+    # The steps of a round
 
     def is_over(self) -> bool:
         now = time.monotonic()
         if self.should_stop():
             return True
         if now >= self.soft_end:
-            # Slow endpoints may hold this worker for a TIMEOUT yet; fast lanes are served
-            # meanwhile, and the slow ones by whoever hears this.
-            if not self.in_grace:
-                self.in_grace = True
-                wake(force=True)
-                for lane in self.held.values():
-                    if lane.is_slow(now):
-                        lane.leave()
-            return now >= self.soft_end + settings.TIMEOUT - 1 or not self.in_flight
-        if self.held or self.results:
+            return self.is_over_after_grace(now)
+        if self.holdings or self.results:
             self.idle_since = now
             return False
         if self.until_idle:
-            return self.looked_in_vain
+            return self.looked_in_vain and not self.holdings.someone_is_ready()
         if now - self.idle_since < LINGER or self.soft_end == float("inf"):
             return False
         return not self.sit()
 
+    def is_over_after_grace(self, now: float) -> bool:
+        """Slow endpoints may hold this worker for a TIMEOUT after its slice. Fast lanes are served
+        meanwhile; the slow ones, by whoever hears this."""
+        if not self.in_grace:
+            self.in_grace = True
+            wake(force=True)
+            self.holdings.let_slow_ones_go()
+        in_time = now < self.soft_end + settings.TIMEOUT - 1
+        return not (in_time and self.holdings.waits_for_slow_ones())
+
     def look(self) -> None:
         """Look for new events and ready lanes: at once while there are some, else every POLL."""
         now = time.monotonic()
-        if now < self.next_look or self.write_again_at > now:
+        if now < self.next_look or now < self.write_again_at:
             return
-        found = fan_out(self.using, room=BUSY if self.in_flight or self.ready else IDLE)
-        room = min(2 * self.shares.slots, HELD - len(self.held))
-        claimed: list[HeldLane] = []
-        if len(self.ready) < self.shares.slots and room > 0:
-            claimed = leases.claim(
-                self.using,
-                self.token,
-                limit=room,
-                now=self.clock.now(),
-                fast_only=self.in_grace,
-            )
-            self.held.update((lane.id, lane) for lane in claimed)
-        for lane in self.held.values():
-            if lane.open:
-                lane.read_out = False  # look again for what came since
-        if found.more or (claimed and len(claimed) == room):
-            return
-        self.next_look = now + POLL
-        self.looked_in_vain = not (found.events or claimed or self.someone_is_ready())
-
-    def recover(self) -> None:
-        """The database is away or restarting: what is in memory is kept until it answers."""
-        logger.exception("The database does not answer; trying again.")
-        connections[self.using].close_if_unusable_or_obsolete()
-        time.sleep(0.5)
+        busy = self.in_flight or self.holdings.ready
+        found = fan_out(self.using, room=BUSY if busy else IDLE)
+        claimed, more = self.holdings.claim(fast_only=self.in_grace)
+        self.holdings.look_again()
+        if not (found.more or more):
+            self.next_look = now + POLL
+            self.looked_in_vain = not (found.events or claimed)
 
     def keep(self) -> None:
-        """Hear of changes, show life, renew leases, and give turns to others."""
+        """Show life, hear of changes, and give turns to others."""
         now = time.monotonic()
         if now < self.next_control:
             return
         self.next_control = now + CONTROL_SECONDS
         self.clock.sync()
-        Worker.objects.using(self.using).filter(pk=self.worker.pk).update(
-            heartbeat_at=self.clock.now(), in_flight=self.in_flight, lanes=len(self.held)
+        workers = Worker.objects.using(self.using)
+        workers.filter(pk=self.worker.pk).update(
+            heartbeat_at=self.clock.now(), in_flight=self.in_flight, lanes=len(self.holdings.lanes)
         )
-        if not self.held:
+        if not self.holdings:
             return
-        if now >= self.renew_at:
-            leases.renew(self.using, self.token, list(self.held.values()))
-            self.renew_at = now + settings.LEASE_SECONDS / 3
-        controls = Lane.objects.using(self.using).controls(self.token)
-        changed = []
-        for lane in list(self.held.values()):
-            if lane.id not in controls:
-                self.lose(lane)
-            elif controls[lane.id] != lane.control:
-                changed.append(lane)
-        if changed:
-            leases.reload(self.using, self.token, changed, self.clock.now())
-        if self.someone_is_ready():
-            self.give_turns(now)
-
-    def refill(self) -> None:
-        """Read what is due in the lanes that run low, all of them in one statement."""
-        low = max(2, self.shares.slots // 4)
-        hungry = [lane for lane in self.held.values() if lane.wants_more(low)]
-        if not hungry or len(self.ready) >= 2 * self.shares.slots:
-            return
-        room = max(16, min(REFILL_MAX, int(REFILL_BYTES / self.payload_bytes)))
-        hungry = hungry[:room]
-        limit = max(1, room // len(hungry))
-        found = Delivery.objects.using(self.using).due(
-            [lane.position(limit) for lane in hungry], self.clock.now()
-        )
-        by_lane: dict[str, list[leases.DueDelivery]] = {lane.id: [] for lane in hungry}
-        for delivery in found:
-            by_lane[delivery.subscription_id].append(delivery)
-        for lane in hungry:
-            lane.fill(by_lane[lane.id], limit)
-        if found:
-            mean = sum(len(delivery.data) for delivery in found) / len(found)
-            self.payload_bytes = max(256.0, 0.5 * self.payload_bytes + 0.5 * mean)
-        self.ready = deque(lane for lane in self.held.values() if lane.can_start)
+        self.holdings.hear()
+        if self.holdings.someone_is_ready():
+            self.holdings.give_turns()
+            if self.holdings.eager() >= self.transport.concurrency:
+                self.recruit()
 
     def begin(self) -> None:
         """Begin POSTs: as many as slots, shares and unwritten results allow."""
         now = time.monotonic()
         slots = self.transport.concurrency
-        free = min(
-            slots - self.in_flight,
-            slots + settings.FLUSH_MAX - self.in_flight - len(self.results),
-        )
-        self.ready = deque(lane for lane in self.ready if lane.can_start)
-        if free <= 0 or not self.ready or self.write_again_at > now:
+        unwritten = len(self.results)
+        free = min(slots - self.in_flight, slots + settings.FLUSH_MAX - self.in_flight - unwritten)
+        if free <= 0 or not self.holdings.ready or now < self.write_again_at:
             return
         if now >= self.next_control + 0.3:
             return  # changes must be heard of first: nothing begins a second after a commit
         started_at = self.clock.now()
         safe = now + settings.TIMEOUT + LEASE_MARGIN
         for lane in self.shares.choose(
-            self.ready, self.held.values(), free, now=now, slow_too=not self.in_grace
+            self.holdings.ready,
+            self.holdings.lanes.values(),
+            free,
+            now=now,
+            slow_too=not self.in_grace,
         ):
             if lane.lease_end < safe:
                 lane.leave()
             if not lane.buffer:
                 continue
-            job = lane.begin(started_at)
+            job = lane.begin(started_at, self.token)
             self.in_flight += 1
             self.shares.began(lane)
             try:
@@ -254,23 +199,28 @@ class Drain:
                 detail = "The request could not be built from this subscription and event."
                 self.end(job, Response(error_code=INVALID_REQUEST, error_detail=detail))
 
-    def gather(self) -> None:
-        """Wait for answers, but no longer than there is something else to do."""
+    def patience(self) -> float:
+        """How long to wait for answers, in seconds: until there is something else to do."""
         now = time.monotonic()
         wait = self.next_look - now
         if self.results:
             # Nothing in flight: nothing more will come, so write now.
             wait = min(wait, self.next_flush - now) if self.in_flight else 0.0
-        if self.write_again_at > now:
+        if now < self.write_again_at:
             wait = POLL
-        for tag, response in self.transport.finished(max(0.0, wait)):
-            assert isinstance(tag, Job)
-            self.end(tag, response)
+        return max(0.0, wait)
+
+    def take_in(self, wait: float) -> None:
+        """Take in the answers that came, and wait up to ``wait`` seconds for the first."""
+        for tag, response in self.transport.finished(wait):
+            # The transport is the process's: it may still hold what an earlier drain gave up.
+            if isinstance(tag, Job) and tag.holder == self.token:
+                self.end(tag, response)
 
     def end(self, job: Job, response: Response) -> None:
-        """Take an answer in."""
+        """Judge an answer, and keep the result for the next flush."""
         self.in_flight -= 1
-        lane = self.held[job.lane_id]
+        lane = self.holdings.lanes[job.lane_id]
         self.shares.ended(lane)
         if not self.results:
             self.next_flush = time.monotonic() + FLUSH_SECONDS
@@ -283,56 +233,59 @@ class Drain:
         if now < self.write_again_at:
             return
         enough = len(self.results) >= settings.FLUSH_MAX
-        batch = (
-            self.results if enough or now >= self.next_flush or not self.in_flight or final else []
-        )
-        written = {result.job.delivery.id for result in batch}
-        done = [lane for lane in self.held.values() if lane.is_done_after(written)]
+        is_due = enough or now >= self.next_flush or not self.in_flight or final
+        batch = self.results if is_due else []
+        done = self.holdings.done_after({result.job.delivery.id for result in batch})
         if batch or done:
-            self.cancel_unsubscribed(done)
             self.write(batch, done)
 
-    # What the rounds are made of
+    def recover(self) -> None:
+        """The database is away, or refused a statement: what is in memory is kept meanwhile."""
+        logger.exception("The database did not do as it was asked; trying again.")
+        connections[self.using].close_if_unusable_or_obsolete()
+        time.sleep(0.5)
+
+    # Writing
 
     def write(self, batch: list[Result], done: list[HeldLane]) -> None:
         """Write and let go. What the database does not take is kept, and written again later."""
         try:
-            lost = self.recorder.write(batch, list(self.held.values()), done)
-        except DatabaseError:
-            # No POST begins meanwhile, so that what cannot be recorded is sent once for each lease
-            # at most.
-            self.write_again_at = time.monotonic() + 1.0
+            self.write_together(batch, done)
+        except (OperationalError, InterfaceError):
+            self.write_again_at = time.monotonic() + WRITE_AGAIN
             logger.exception("%d results could not be written; trying again.", len(batch))
-            return
-        if batch:
-            self.results = []
+        except DatabaseError:
+            logger.exception("%d results were refused; writing lane by lane.", len(batch))
+            self.write_apart(batch, done)
+
+    def write_apart(self, batch: list[Result], done: list[HeldLane]) -> None:
+        """Find the lanes whose rows the database refuses, and let all others go on.
+
+        Those begin nothing more: what cannot be recorded is sent once for each lease at most.
+        """
+        for pk in {result.job.lane_id for result in batch}:
+            lane = self.holdings.lanes[pk]
+            own = [result for result in batch if result.job.lane_id == pk]
+            try:
+                self.write_together(own, [lane] if lane in done else [])
+            except DatabaseError:
+                lane.leave()
+                self.write_again_at = time.monotonic() + WRITE_AGAIN
+
+    def write_together(self, batch: list[Result], done: list[HeldLane]) -> None:
+        paced = [lane for lane in self.holdings.lanes.values() if lane.paced]
+        lost = self.recorder.write(batch, paced, done)
+        written = set(map(id, batch))
+        self.results = [result for result in self.results if id(result) not in written]
         for result in batch:
-            self.held[result.job.lane_id].open.discard(result.job.delivery.id)
-        for lane in done:
-            del self.held[lane.id]
-        for pk in lost & set(self.held):
-            self.lose(self.held[pk])
-        for pk in {
-            result.job.lane_id for result in batch if result.outcome.verdict is Verdict.GONE
-        }:
+            self.holdings.lanes[result.job.lane_id].open.discard(result.job.delivery.id)
+        self.holdings.freed(done)
+        self.holdings.lose(lost & self.holdings.lanes.keys())
+        for pk in {r.job.lane_id for r in batch if r.outcome.verdict is Verdict.GONE}:
             self.unsubscribe(pk)
 
-    def lose(self, lane: HeldLane) -> None:
-        """Somebody else holds the lane now, or it is gone. What is in flight ends, unfenced."""
-        if not lane.leaving:
-            logger.warning("%s was taken over before its lease was renewed.", lane.id)
-        lane.leave()
-
-    def give_turns(self, now: float) -> None:
-        for lane in self.held.values():
-            if lane.taken >= TURN_DELIVERIES or now - lane.claimed_at > TURN_SECONDS:
-                lane.leave()
-        if len(self.ready) >= self.shares.slots:
-            alive = Worker.objects.using(self.using).alive(self.clock.now()).count()
-            if alive < settings.WORKERS:
-                wake()
-
     def unsubscribe(self, subscription_id: str) -> None:
+        """The endpoint answered ``410 Gone``."""
         subscription = Subscription.objects.using(self.using).filter(pk=subscription_id).first()
         if subscription is None:
             return
@@ -341,22 +294,13 @@ class Drain:
         except IllegalStatusChange:
             logger.info("%s answered 410 Gone, but had ended already.", subscription_id)
 
-    def cancel_unsubscribed(self, lanes: list[HeldLane]) -> None:
-        """End what is pending in lanes that go back unsubscribed, a batch at a time."""
-        for lane in lanes:
-            if lane.subscription.status != Status.UNSUBSCRIBED:
-                continue
-            deliveries = Delivery.objects.using(self.using)
-            pending = deliveries.pending().filter(subscription_id=lane.id).order_by("pk")
-            while ids := list(pending.values_list("pk", flat=True)[:CANCEL_BATCH]):
-                deliveries.filter(pk__any=ids).settle(
-                    State.CANCELLED, now=self.clock.now(), reason="unsubscribed"
-                )
+    # Coming and going
 
-    def someone_is_ready(self) -> bool:
-        """Whether there is work that nobody has taken."""
-        lanes = Lane.objects.using(self.using).ready(self.clock.now())
-        return lanes.exists() or Event.objects.using(self.using).undispatched().exists()
+    def recruit(self) -> None:
+        """Call another worker: there is more than this one can take."""
+        alive = Worker.objects.using(self.using).alive(self.clock.now()).count()
+        if alive < settings.WORKERS:
+            wake()
 
     def sit(self) -> bool:
         """Whether this idle worker stays, because it is the one that waits for retries."""
@@ -373,18 +317,15 @@ class Drain:
 
     def finish(self) -> None:
         """End what is in flight, write it, and give every lane back."""
-        for lane in self.held.values():
-            lane.leave()
+        self.holdings.let_all_go()
         deadline = time.monotonic() + settings.TIMEOUT + LEASE_MARGIN
-        while (self.in_flight or self.held or self.results) and time.monotonic() < deadline:
+        while (self.in_flight or self.holdings or self.results) and time.monotonic() < deadline:
             try:
-                for tag, response in self.transport.finished(0.1 if self.in_flight else 0.0):
-                    assert isinstance(tag, Job)
-                    self.end(tag, response)
+                self.take_in(0.1 if self.in_flight else 0.0)
                 self.flush(final=not self.in_flight)
-            except (OperationalError, InterfaceError):
+            except DatabaseError:
                 self.recover()
-            if self.write_again_at > time.monotonic():
+            if time.monotonic() < self.write_again_at:
                 time.sleep(0.1)
         if self.results:
             logger.error(

@@ -92,7 +92,9 @@ def _address(
     after = event.fan_out_after
     while True:
         page, last = candidates.page(event.requester, after)
-        rows.extend(_row(event, each, now) for each in page if matches(each.event_types, event.type))
+        rows.extend(
+            _row(event, each, now) for each in page if matches(each.event_types, event.type)
+        )
         if last:
             event.fanned_out_at = now
             event.fan_out_after = ""
@@ -105,9 +107,7 @@ def _address(
 
 def _row(event: Event, candidate: Candidate, now: datetime) -> tuple[Any, ...]:
     """A row in the order of ``delivery.FANNED_OUT``."""
-    discarded = (
-        candidate.status == Status.SUSPENDED and candidate.on_suspend == OnSuspend.DISCARD
-    )
+    discarded = candidate.status == Status.SUSPENDED and candidate.on_suspend == OnSuspend.DISCARD
     return (
         new_delivery_id(),
         event.pk,
@@ -197,6 +197,4 @@ class _Candidates:
 
 def _read(subscriptions: Any, limit: int) -> list[Candidate]:
     columns = ("pk", "requester", "event_types", "status", "on_suspend")
-    return [
-        Candidate(*row) for row in subscriptions.order_by("pk").values_list(*columns)[:limit]
-    ]
+    return [Candidate(*row) for row in subscriptions.order_by("pk").values_list(*columns)[:limit]]

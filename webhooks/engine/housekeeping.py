@@ -63,11 +63,12 @@ def _repair(using: str, ids: list[str]) -> int:
     repaired = 0
     for lane in locked:
         target = lane.next_claim(earliest.get(lane.pk))
-        if lane.token is None and target is not None and lane.claim_at != target:
-            if lane.claim_at is None or lane.claim_at > target:
-                lane.claim_at = target
-                lane.save(using=using, update_fields=["claim_at"])
-                repaired += 1
+        if lane.token is not None or target is None:
+            continue
+        if lane.claim_at is None or lane.claim_at > target:
+            lane.claim_at = target
+            lane.save(using=using, update_fields=["claim_at"])
+            repaired += 1
     return repaired
 
 

@@ -40,8 +40,9 @@ SECRET_PAUSE = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One POST: the delivery, its number, when it was due and when it began (database time)."""
+    """One POST: who sends it, what, which try it is, when it was due and began (database time)."""
 
+    holder: UUID
     lane_id: str
     delivery: DueDelivery
     number: int
@@ -111,14 +112,9 @@ class HeldLane:
         """Whether it is slow, or not known to be fast. now: monotonic seconds."""
         if self._starts and now - next(iter(self._starts.values())) > SLOW_MS / 1000:
             return True
-        known = self.p90()
+        # The 90th percentile of the last answers, which the row carries from holder to holder.
+        known = self.row.latency_ms
         return known is None or known > SLOW_MS
-
-    def p90(self) -> float | None:
-        """The 90th percentile of the last answers, in ms; None while it is not known."""
-        if len(self._latencies) < KNOWN:
-            return self.row.latency_ms
-        return sorted(self._latencies)[math.ceil(0.9 * len(self._latencies)) - 1]
 
     # Beginning and ending POSTs
 
@@ -126,7 +122,7 @@ class HeldLane:
     def can_start(self) -> bool:
         return bool(self.buffer)  # what leaves or rests has none
 
-    def begin(self, started_at: datetime) -> Job:
+    def begin(self, started_at: datetime, holder: UUID) -> Job:
         """Take the next delivery out of the buffer."""
         delivery = self.buffer.popleft()
         self.in_flight += 1
@@ -138,7 +134,7 @@ class HeldLane:
         usual = triggers.FIRST if number == 1 else triggers.RETRY
         due_at = max(delivery.due_at, self.row.paused_until or delivery.due_at)
         trigger = delivery.trigger or usual.value
-        return Job(self.id, delivery, number, trigger, due_at, started_at)
+        return Job(holder, self.id, delivery, number, trigger, due_at, started_at)
 
     def request(self, job: Job) -> Request:
         """The signed POST of a job. Raises what the format raises for what it cannot render."""
@@ -166,8 +162,9 @@ class HeldLane:
         self.in_flight -= 1
         self._starts.pop(job.delivery.id, None)
         self._latencies.append(elapsed_ms)
-        known = self.p90()
-        self.row.latency_ms = None if known is None else round(known)
+        if len(self._latencies) >= KNOWN:
+            ranked = sorted(self._latencies)
+            self.row.latency_ms = round(ranked[math.ceil(0.9 * len(ranked)) - 1])
 
     def succeeded(self, at: datetime) -> None:
         self.row.last_success_at = at
@@ -238,9 +235,7 @@ def claim(
     )
     secrets = secrets_of(using, [row.pk for row in rows], now)
     return [
-        HeldLane(
-            row, secrets.get(row.pk, ()), lease_end=began + settings.LEASE_SECONDS, now=now
-        )
+        HeldLane(row, secrets.get(row.pk, ()), lease_end=began + settings.LEASE_SECONDS, now=now)
         for row in rows
     ]
 

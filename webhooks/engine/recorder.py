@@ -40,7 +40,9 @@ class Result:
     answered_at: datetime
 
 
-def conclude(lane: HeldLane, job: Job, response: Response, clock: Clock, rng: random.Random) -> Result:
+def conclude(
+    lane: HeldLane, job: Job, response: Response, clock: Clock, rng: random.Random
+) -> Result:
     """Judge an answer and decide what follows for the delivery and, in memory, for its lane."""
     now = clock.now()
     outcome = judge(response, now)
@@ -87,7 +89,9 @@ class Recorder:
         concerned = {lane.id: lane for lane in lanes if lane.paced}
         concerned.update((lane.id, lane) for lane in releasing)
         ids = set(concerned) | {
-            result.job.lane_id for result in results if result.outcome.verdict is not Verdict.DELIVERED
+            result.job.lane_id
+            for result in results
+            if result.outcome.verdict is not Verdict.DELIVERED
         }
         free = {lane.id for lane in releasing}
         lost = atomically(self._using, lambda: self._write(results, concerned, ids, free))
@@ -146,7 +150,7 @@ class Recorder:
 
 
 def _attempt(result: Result) -> tuple[object, ...]:
-    """A row in the order of ``delivery.APPENDED``."""
+    """A row in the order of ``attempt.APPENDED``."""
     job, response = result.job, result.response
     return (
         new_attempt_id(),

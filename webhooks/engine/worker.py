@@ -95,13 +95,14 @@ def work(
             until_idle=until_idle,
             should_stop=should_stop,
         )
+        more = False
         try:
-            drain.run()
+            more = drain.run()
         finally:
             # The slot is freed first, and then it looks once more: an event whose drain found no
             # free slot came before the look, or finds this slot free.
             Worker.objects.using(using).filter(pk=worker.pk, token=token).delete()
-        if not drain.sitting and not drain.someone_is_ready():
+        if not more and not drain.holdings.someone_is_ready():
             return
         if seconds is not None and time.monotonic() - began >= seconds:
             wake(force=True)

@@ -1,6 +1,7 @@
 """The tables, one module for each idea; queries are methods of their querysets."""
 
-from webhooks.models.delivery import Delivery, DeliveryAttempt, Message
+from webhooks.models.attempt import DeliveryAttempt
+from webhooks.models.delivery import Delivery, Message
 from webhooks.models.event import Event
 from webhooks.models.lane import Lane
 from webhooks.models.stats import DeliveryStats

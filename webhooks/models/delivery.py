@@ -1,4 +1,4 @@
-"""``Delivery``, ``Message`` and ``DeliveryAttempt``: what is to be sent, in what, and what came back.
+"""``Delivery`` and ``Message``: what is to be sent, and in what.
 
 A delivery is one event for one subscription. It changes in two ways only: :meth:`~DeliveryQuerySet.
 settle` ends it, :meth:`~DeliveryQuerySet.reschedule` moves its next try.
@@ -20,7 +20,6 @@ from webhooks.models.bulk import insert_rows, update_rows
 from webhooks.models.event import Event
 from webhooks.models.fields import (
     PrefixedIdField,
-    new_attempt_id,
     new_delivery_id,
     new_message_id,
 )
@@ -126,9 +125,9 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             f"ORDER BY due_at, id LIMIT lane.wanted) d JOIN {_EVENT} e ON e.id = d.event_id "
             "ORDER BY d.due_at, d.id",
             [
-                "{%s}" % ",".join(position.subscription_id[4:] for position in positions),
+                _array(position.subscription_id for position in positions),
                 [due_at for due_at, _id in starts],
-                "{%s}" % ",".join(last_id[4:] for _due, last_id in starts),
+                _array(last_id for _due, last_id in starts),
                 [position.limit for position in positions],
                 now,
             ],
@@ -171,7 +170,9 @@ class Delivery(models.Model):
     subscription = models.ForeignKey(
         Subscription, models.CASCADE, related_name="deliveries", db_index=False
     )
-    state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.PENDING)
+    state = models.CharField(
+        _("state"), max_length=16, choices=State.choices, default=State.PENDING
+    )
     reason = models.CharField(
         _("reason"), max_length=64, blank=True, default="", help_text=_("Why it ended as it did.")
     )
@@ -202,7 +203,9 @@ class Delivery(models.Model):
         verbose_name = _("delivery")
         verbose_name_plural = _("deliveries")
         constraints = [
-            models.UniqueConstraint(fields=["event", "subscription"], name="webhooks_delivery_once"),
+            models.UniqueConstraint(
+                fields=["event", "subscription"], name="webhooks_delivery_once"
+            ),
             models.CheckConstraint(
                 condition=models.Q(state=State.PENDING, settled_at__isnull=True)
                 | (~models.Q(state=State.PENDING) & models.Q(settled_at__isnull=False)),
@@ -229,7 +232,8 @@ class Delivery(models.Model):
     @property
     def webhook_id(self) -> str:
         """The ``webhook-id`` under which it is sent: the message's, or the event's."""
-        return self.message_id or self.event_id
+        own: str = self.message_id or self.event_id
+        return own
 
 
 class Message(models.Model):
@@ -256,71 +260,6 @@ class Message(models.Model):
         return str(self.pk)
 
 
-class AttemptQuerySet(models.QuerySet["DeliveryAttempt"]):
-    def of(self, delivery: Delivery) -> AttemptQuerySet:
-        """The attempts at one delivery, oldest first."""
-        return self.filter(
-            subscription_id=delivery.subscription_id, message_id=delivery.webhook_id
-        ).order_by("pk")
-
-    def append(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Insert attempts, in the order of ``APPENDED``."""
-        insert_rows(self.db, DeliveryAttempt, APPENDED, list(rows))
-
-
-class DeliveryAttempt(models.Model):
-    """One POST and its answer. Rows are only ever added, and removed when they are old."""
-
-    class Trigger(models.TextChoices):
-        FIRST = "first", _("first try")
-        RETRY = "retry", _("retry")
-        PROBE = "probe", _("probe")
-        MANUAL = "manual", _("by hand")
-        REPLAY = "replay", _("replay")
-        PING = "ping", _("ping")
-        DIGEST = "digest", _("digest")
-
-    id = PrefixedIdField(prefix="att", primary_key=True, default=new_attempt_id, editable=False)
-    # Without a constraint in the database: a log may outlive what it tells of, and the check
-    # would cost more than the row.
-    subscription = models.ForeignKey(
-        Subscription,
-        models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="attempts",
-    )
-    message_id = models.CharField(_("message"), max_length=36, help_text=_("The webhook-id."))
-    number = models.PositiveSmallIntegerField(_("number"), default=1)
-    trigger = models.CharField(
-        _("trigger"), max_length=8, choices=Trigger.choices, default=Trigger.FIRST
-    )
-    due_at = models.DateTimeField(_("due at"))
-    started_at = models.DateTimeField(_("started at"))
-    status_code = models.PositiveSmallIntegerField(_("status code"), null=True, blank=True)
-    error_code = models.CharField(
-        _("error code"), max_length=32, blank=True, default="", help_text=_("Empty: success.")
-    )
-    error_detail = models.CharField(_("error"), max_length=200, blank=True, default="")
-    elapsed_ms = models.PositiveIntegerField(_("milliseconds"), default=0)
-    excerpt = models.TextField(_("answer"), blank=True, default="")
-    truncated = models.BooleanField(_("truncated"), default=False)
-    event_count = models.PositiveIntegerField(_("events"), default=1)
-
-    objects = AttemptQuerySet.as_manager()
-
-    class Meta:
-        verbose_name = _("delivery attempt")
-        verbose_name_plural = _("delivery attempts")
-        indexes = [
-            models.Index(fields=["message_id"], name="webhooks_attempt_message"),
-            models.Index(fields=["subscription", "id"], name="webhooks_attempt_of"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.message_id} #{self.number}: {self.status_code or self.error_code}"
-
-
 #: The columns that fan-out fills, in this order.
 FANNED_OUT = (
     "id",
@@ -334,23 +273,6 @@ FANNED_OUT = (
     "trigger",
     "created_at",
     "settled_at",
-)
-#: The columns of an attempt, in the order in which the recorder appends them.
-APPENDED = (
-    "id",
-    "subscription",
-    "message_id",
-    "number",
-    "trigger",
-    "due_at",
-    "started_at",
-    "status_code",
-    "error_code",
-    "error_detail",
-    "elapsed_ms",
-    "excerpt",
-    "truncated",
-    "event_count",
 )
 
 _TABLE = Delivery._meta.db_table
@@ -379,6 +301,11 @@ def _due_delivery(row: Sequence[Any]) -> DueDelivery:
     )
 
 
+def _array(ids: Iterable[str]) -> str:
+    """A PostgreSQL array of UUIDs, as one parameter."""
+    return f"{{{','.join(each[4:] for each in ids)}}}"
+
+
 def _hex(value: Any) -> str:
     """A UUID as the driver gave it: an object, hex, or (MariaDB) with hyphens."""
     return value.hex if isinstance(value, uuid.UUID) else str(value).replace("-", "")
@@ -388,4 +315,5 @@ def _moment(value: Any) -> datetime:
     """A time as the driver gave it: aware, naive UTC, or (SQLite) ISO text."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    moment: datetime = value
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -53,7 +53,7 @@ class Event(models.Model):
     data = models.TextField(_("data"), help_text=_("JSON text, frozen at emission."))
     occurred_at = models.DateTimeField(_("occurred at"), default=timezone.now)
     created_at = models.DateTimeField(_("recorded at"), default=timezone.now)
-    idempotency_key = models.CharField(
+    idempotency_key = models.CharField(  # noqa: DJ001  (NULL: no key; NULLs never collide)
         _("idempotency key"), max_length=255, null=True, blank=True, default=None
     )
     seq = models.BigIntegerField(

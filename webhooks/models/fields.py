@@ -6,9 +6,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -41,8 +40,13 @@ def first_id_of(moment: datetime, prefix: str) -> str:
     return f"{prefix}_{int(moment.timestamp() * 1000) << 80:032x}"
 
 
-class PrefixedIdField(models.UUIDField):
+class PrefixedIdField(models.UUIDField):  # type: ignore[type-arg]
     """A UUID whose one form in Python, JSON and URLs is ``<prefix>_<32 lower-case hex>``."""
+
+    if TYPE_CHECKING:
+        _pyi_private_set_type: str
+        _pyi_private_get_type: str  # type: ignore[assignment]
+        _pyi_lookup_exact_type: str
 
     default_error_messages = {"invalid": "“%(value)s” is no id of the form %(prefix)s_<32 hex>."}
 
@@ -102,19 +106,19 @@ class AnyOf(models.Lookup):  # type: ignore[type-arg]
     def get_db_prep_lookup(self, value: Any, connection: Any) -> Any:
         return "%s", value
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Sequence[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         lhs, params = self.process_lhs(compiler, connection)
         if not self.rhs:
             return "1 = 0", ()
         field = self.lhs.output_field
         ids = [field.get_db_prep_value(value, connection) for value in self.rhs]
         if connection.vendor == "postgresql":
-            array = "{%s}" % ",".join(str(each) for each in ids)
+            array = f"{{{','.join(map(str, ids))}}}"
             return f"{lhs} = ANY(%s::uuid[])", (*params, array)
         return f"{lhs} IN ({', '.join(['%s'] * len(ids))})", (*params, *ids)
 
 
-class SealedField(models.TextField):
+class SealedField(models.TextField):  # type: ignore[type-arg]
     """Text that is encrypted in the database and a :class:`Sealed` in Python."""
 
     def from_db_value(self, value: Any, *args: Any) -> Sealed | None:

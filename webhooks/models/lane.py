@@ -138,7 +138,10 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         )
         late = models.Q(claim_at__isnull=True) | (
             models.Q(claim_at__gt=models.F("earliest"))
-            & (models.Q(paused_until__isnull=True) | models.Q(claim_at__gt=models.F("paused_until")))
+            & (
+                models.Q(paused_until__isnull=True)
+                | models.Q(claim_at__gt=models.F("paused_until"))
+            )
         )
         found = (
             self.filter(held=False, token__isnull=True)

@@ -1,4 +1,4 @@
-"""``Subscription``: what a client asked for. ``SigningSecret``: what its messages are signed with."""
+"""``Subscription``: what a client asked for. ``SigningSecret``: what signs its messages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from oauth2_provider.settings import oauth2_settings
 
 from webhooks.exceptions import BlockedAddress
 from webhooks.models.fields import (
@@ -125,7 +126,7 @@ class Subscription(models.Model):
     # Neither has a constraint in the database: a subscription outlives them, suspended and with a
     # reason, where a cascade would make deliveries vanish.
     application = models.ForeignKey(
-        getattr(django_settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application"),
+        oauth2_settings.APPLICATION_MODEL,
         models.DO_NOTHING,
         null=True,
         blank=True,

@@ -1,4 +1,4 @@
-"""``manage.py webhooks_schedules``: install the django-q2 schedules; running it again is harmless."""
+"""``manage.py webhooks_schedules``: install the django-q2 schedules, as often as one likes."""
 
 from __future__ import annotations
 

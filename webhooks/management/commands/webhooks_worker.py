@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import threading
 import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
+from django.db import DatabaseError, connections
 
 from webhooks import tasks
-from webhooks.conf import settings
 from webhooks.engine.worker import Stop, stopping_on, work
+
+logger = logging.getLogger("webhooks")
 
 
 class Command(BaseCommand):
@@ -33,30 +37,31 @@ class Command(BaseCommand):
                 work(seconds=None, slots=None, until_idle=True, should_stop=stop)
                 return
             self.stdout.write("Delivering; Ctrl-C stops.")
-            self.run(stop)
+            chores = threading.Thread(target=keep_house, args=(stop,), daemon=True)
+            chores.start()
+            deliver(stop)
+            chores.join(timeout=1)
             self.stdout.write("Stopped.")
 
-    def run(self, stop: Stop) -> None:
-        """Drain in slices, with the sweep and the pruning that django-q2 would schedule between."""
-        next_sweep = next_prune = time.monotonic()
-        while not stop():
-            now = time.monotonic()
-            if now >= next_sweep:
-                tasks.sweep()
-                next_sweep = now + 60
-            if now >= next_prune:
-                tasks.prune()
-                next_prune = now + 86_400
-            begun = time.monotonic()
-            work(seconds=float("inf"), slots=None, should_stop=_Either(stop, begun + 60))
+
+def deliver(stop: Stop) -> None:
+    """Drain until stopped, whatever the database does meanwhile."""
+    while not stop():
+        try:
+            work(seconds=None, slots=None, should_stop=stop)
+        except DatabaseError:
+            logger.exception("The database does not answer; trying again.")
+            connections.close_all()
+            stop.told.wait(1)
 
 
-class _Either:
-    """Stop when told to, or when the minute is over and the sweep is due."""
-
-    def __init__(self, stop: Stop, end: float) -> None:
-        self._stop = stop
-        self._end = end
-
-    def __call__(self) -> bool:
-        return self._stop() or time.monotonic() >= self._end
+def keep_house(stop: Stop) -> None:
+    """Do what django-q2 would schedule. In a thread: nothing may hold up the deliveries."""
+    next_prune = time.monotonic()
+    while not stop():
+        tasks.sweep()
+        if time.monotonic() >= next_prune:
+            tasks.prune()
+            next_prune = time.monotonic() + 86_400
+        connections.close_all()
+        stop.told.wait(60)

@@ -1,0 +1,174 @@
+"""The lanes that one worker holds: claimed, kept, refilled, and given back in turn.
+
+No POST is made here and no result written; it is the part of the drain's loop that deals with
+leases and reads what is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Collection
+from uuid import UUID
+
+from webhooks.clock import Clock
+from webhooks.conf import settings
+from webhooks.engine import lanes as leases
+from webhooks.engine.lanes import HeldLane
+from webhooks.models import Delivery, Event, Lane
+from webhooks.models.delivery import DueDelivery, State
+from webhooks.models.subscription import Status
+
+logger = logging.getLogger("webhooks")
+
+#: Lanes held at once. Many may hang; those behind them must not wait for that.
+HELD = 1024
+#: A lane goes back after so many deliveries or seconds when others are ready.
+TURN_DELIVERIES, TURN_SECONDS = 500, 5.0
+#: A refill reads about so many bytes of payloads, and at most so many deliveries.
+REFILL_BYTES, REFILL_MAX = 8 * 1024 * 1024, 512
+#: Pending deliveries of an unsubscribed lane are cancelled in batches of this size.
+CANCEL_BATCH = 1000
+
+
+class Holdings:
+    """Leased lanes by id, and those among them that have something to send."""
+
+    def __init__(self, using: str, token: UUID, clock: Clock, slots: int) -> None:
+        """slots: POSTs that the worker has in flight at most."""
+        self.using = using
+        self.token = token
+        self.clock = clock
+        self.slots = slots
+        self.lanes: dict[str, HeldLane] = {}
+        self.ready: deque[HeldLane] = deque()
+        self._payload_bytes = 1024.0
+        self._renew_at = time.monotonic() + settings.LEASE_SECONDS / 3
+
+    def __bool__(self) -> bool:
+        return bool(self.lanes)
+
+    def eager(self) -> int:
+        """Lanes that have something to send and are not slow: those never wait for a share."""
+        now = time.monotonic()
+        return sum(not lane.is_slow(now) for lane in self.ready)
+
+    def someone_is_ready(self) -> bool:
+        """Whether there is work that nobody has taken."""
+        lanes = Lane.objects.using(self.using).ready(self.clock.now())
+        return lanes.exists() or Event.objects.using(self.using).undispatched().exists()
+
+    def claim(self, *, fast_only: bool) -> tuple[int, bool]:
+        """Take ready lanes while there are slots to fill; how many, and whether more may be had."""
+        room = min(2 * self.slots, HELD - len(self.lanes))
+        if room <= 0 or self.eager() >= self.slots:
+            return 0, False
+        claimed = leases.claim(
+            self.using, self.token, limit=room, now=self.clock.now(), fast_only=fast_only
+        )
+        self.lanes.update((lane.id, lane) for lane in claimed)
+        return len(claimed), len(claimed) == room
+
+    def look_again(self) -> None:
+        """Let lanes that were read to their end be read on: something may have come since."""
+        for lane in self.lanes.values():
+            if lane.open:
+                lane.read_out = False
+
+    def hear(self) -> None:
+        """Renew the leases in time, and take over what people changed, or that a lane was lost."""
+        now = time.monotonic()
+        if now >= self._renew_at:
+            leases.renew(self.using, self.token, list(self.lanes.values()))
+            self._renew_at = now + settings.LEASE_SECONDS / 3
+        controls = Lane.objects.using(self.using).controls(self.token)
+        self.lose(self.lanes.keys() - controls.keys())
+        changed = [
+            lane
+            for lane in self.lanes.values()
+            if controls.get(lane.id, lane.control) != lane.control
+        ]
+        if changed:
+            leases.reload(self.using, self.token, changed, self.clock.now())
+
+    def lose(self, ids: Collection[str]) -> None:
+        """Somebody else holds these lanes, or they are gone. What is in flight ends, unfenced."""
+        for pk in ids:
+            lane = self.lanes[pk]
+            if not lane.leaving:
+                logger.warning("%s was taken over before its lease was renewed.", pk)
+            lane.leave()
+
+    def give_turns(self) -> None:
+        """Let lanes go that had their turn, for others are ready."""
+        now = time.monotonic()
+        for lane in self.lanes.values():
+            if lane.taken >= TURN_DELIVERIES or now - lane.claimed_at > TURN_SECONDS:
+                lane.leave()
+
+    def let_slow_ones_go(self) -> None:
+        now = time.monotonic()
+        for lane in self.lanes.values():
+            if lane.is_slow(now):
+                lane.leave()
+
+    def let_all_go(self) -> None:
+        for lane in self.lanes.values():
+            lane.leave()
+
+    def waits_for_slow_ones(self) -> bool:
+        """Whether POSTs of slow lanes are in flight."""
+        now = time.monotonic()
+        return any(lane.in_flight and lane.is_slow(now) for lane in self.lanes.values())
+
+    def refill(self) -> None:
+        """Read what is due in the lanes that run low, all of them in one statement."""
+        low = max(2, self.slots // 4)
+        hungry = [lane for lane in self.lanes.values() if lane.wants_more(low)]
+        if hungry and self.eager() < 2 * self.slots:
+            room = max(16, min(REFILL_MAX, int(REFILL_BYTES / self._payload_bytes)))
+            self._read(hungry[:room], room)
+        self.ready = deque(lane for lane in self.ready if lane.can_start)
+
+    def _read(self, hungry: list[HeldLane], room: int) -> None:
+        now = time.monotonic()
+        limit = max(1, room // len(hungry))
+        # A slow lane's buffer is memory that nobody uses for a while.
+        slow = min(limit, max(2, self.slots // 4))
+        limits = {lane.id: slow if lane.is_slow(now) else limit for lane in hungry}
+        found = Delivery.objects.using(self.using).due(
+            [lane.position(limits[lane.id]) for lane in hungry], self.clock.now()
+        )
+        by_lane: dict[str, list[DueDelivery]] = {lane.id: [] for lane in hungry}
+        for delivery in found:
+            by_lane[delivery.subscription_id].append(delivery)
+        for lane in hungry:
+            was_ready = lane.can_start
+            lane.fill(by_lane[lane.id], limits[lane.id])
+            if lane.can_start and not was_ready:
+                self.ready.append(lane)
+        if found:
+            mean = sum(len(delivery.data) for delivery in found) / len(found)
+            self._payload_bytes = max(256.0, 0.5 * self._payload_bytes + 0.5 * mean)
+
+    def done_after(self, written: set[str]) -> list[HeldLane]:
+        """The lanes that can go back once these deliveries are written."""
+        done = [lane for lane in self.lanes.values() if lane.is_done_after(written)]
+        for lane in done:
+            if lane.subscription.status == Status.UNSUBSCRIBED:
+                self._cancel_pending(lane)
+        return done
+
+    def _cancel_pending(self, lane: HeldLane) -> None:
+        """End what is pending in a lane that goes back unsubscribed, a batch at a time."""
+        deliveries = Delivery.objects.using(self.using)
+        pending = deliveries.pending().filter(subscription_id=lane.id).exclude(pk__in=lane.open)
+        while ids := list(pending.order_by("pk").values_list("pk", flat=True)[:CANCEL_BATCH]):
+            deliveries.filter(pk__any=ids).settle(
+                State.CANCELLED, now=self.clock.now(), reason="unsubscribed"
+            )
+
+    def freed(self, lanes: Collection[HeldLane]) -> None:
+        for lane in lanes:
+            del self.lanes[lane.id]
