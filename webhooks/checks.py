@@ -1,7 +1,8 @@
 """System checks: every misconfiguration that can be seen without a connection, each with its id.
 
-``E001`` to ``E009`` judge the settings as a whole, ``E010`` to ``E029`` one key each, ``E040`` to
-``E049`` the django-q2 cluster that runs our tasks; ``W010`` to ``W019`` come with ``check --deploy``.
+``E001`` to ``E007`` judge the settings as a whole, ``E010`` to ``E029`` one key each, ``E040`` to
+``E046`` the django-q2 cluster that runs our tasks (:mod:`webhooks.cluster`); ``W010`` to ``W012``
+come with ``check --deploy``.
 Nothing here opens a connection, shows a secret, or fails on a value that makes no sense.
 """
 
@@ -9,8 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,11 +22,10 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections
 from django.utils.module_loading import import_string
 
+from webhooks import cluster
 from webhooks.conf import DEFAULTS, settings
-from webhooks.engine.wake import task_timeout
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-BROKERS = ("broker_class", "iron_mq", "sqs", "orm", "mongo")
 SQLITE_OPTIONS = (
     '"OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, '
     '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}'
@@ -342,61 +341,55 @@ def _sqlite(alias: str, options: Mapping[Any, Any]) -> Iterator[CheckMessage]:
 
 @register("webhooks")
 def check_cluster(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """E040 to E049, W003 to W005: the django-q2 cluster that runs our tasks."""
+    """E040 to E046, W003 to W005: the django-q2 cluster that runs our tasks."""
     if _value("WAKER") is None:
-        return []  # nobody is woken: manage.py webhooks_worker delivers, and asks nothing of it
-    main = getattr(django_settings, "Q_CLUSTER", {})
-    if not isinstance(main, Mapping):
-        return [
-            Error(
-                f"The setting Q_CLUSTER is {_shown(main)}, not a dict: django-q2 cannot start.",
-                hint="Make it a dict; see the configuration of django-q2.",
-                id="webhooks.E040",
+        return []  # nobody is woken: manage.py webhooks_worker delivers, without django-q2
+    return list(
+        cluster.judge(
+            getattr(django_settings, "Q_CLUSTER", {}),
+            _value("CLUSTER"),
+            drain_seconds=_value("DRAIN_SECONDS"),
+            post_seconds=_value("TIMEOUT"),
+        )
+    )
+
+
+@register("webhooks", deploy=True)
+def check_deploy(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """W010 to W012: what is meant for development, and opens a way in elsewhere."""
+    found: list[CheckMessage] = []
+    networks = [ip_network(text, strict=False) for text in _value("ALLOWED_NETWORKS")]
+    if any(
+        network.overlaps(own) for network in networks for own in LOOPBACK if _same(network, own)
+    ):
+        found.append(
+            Warning(
+                "WEBHOOKS['ALLOWED_NETWORKS'] has loopback addresses: whoever may subscribe can "
+                "make this server send requests to its own services.",
+                hint="Allow 127.0.0.0/8 and ::1 in development only.",
+                id="webhooks.W010",
             )
-        ]
-    name = _value("CLUSTER")
-    known = _clusters(main)
-    if name is not None and name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        return [
-            Error(
-                f"WEBHOOKS['CLUSTER'] is {name!r}, but Q_CLUSTER names no such cluster "
-                f"(it has {', '.join(map(repr, known))}): wake-ups would go to a queue that nobody "
-                "reads.",
-                hint=(f"Did you mean {near[0]!r}? " if near else "")
-                + "Else add it to Q_CLUSTER['ALT_CLUSTERS'].",
-                id="webhooks.E041",
+        )
+    if _value("ALLOW_HTTP"):
+        found.append(
+            Warning(
+                "WEBHOOKS['ALLOW_HTTP'] is on: events may travel in plain text, for anybody on the "
+                "way to read.",
+                hint="Turn it off; subscribers need a URL that begins with https://.",
+                id="webhooks.W011",
             )
-        ]
-    where = f"Q_CLUSTER['ALT_CLUSTERS'][{name!r}]" if name in known[1:] else "Q_CLUSTER"
-    return list(_judge_cluster(where, main, _merged(main, name)))
+        )
+    if _value("ALLOWED_PORTS") == "any":
+        found.append(
+            Warning(
+                "WEBHOOKS['ALLOWED_PORTS'] is 'any': callback URLs may point at every service of a "
+                "public host, mail and databases included.",
+                hint=f"List the ports that subscribers may use, e.g. {DEFAULTS['ALLOWED_PORTS']}.",
+                id="webhooks.W012",
+            )
+        )
+    return found
 
 
-def _clusters(main: Mapping[Any, Any]) -> list[str]:
-    """The queues that clusters of this configuration read; the default one comes first."""
-    others = main.get("ALT_CLUSTERS")
-    default = main.get("cluster_name", main.get("name", "default"))
-    return [str(default), *(map(str, others) if isinstance(others, Mapping) else ())]
-
-
-def _merged(main: Mapping[Any, Any], name: str | None) -> dict[Any, Any]:
-    """What ``django_q.conf.Conf`` reads in a cluster of this name."""
-    merged = dict(main)
-    if name is not None and name not in (main.get("name"), main.get("cluster_name")):
-        others = merged.pop("ALT_CLUSTERS", None)
-        own = others.get(name) if isinstance(others, Mapping) else None
-        if isinstance(own, Mapping):
-            merged.update({k: v for k, v in own.items() if k not in ("name", "cluster_name")})
-    return merged
-
-
-def _judge_cluster(
-    where: str, main: Mapping[Any, Any], conf: Mapping[Any, Any]
-) -> Iterator[CheckMessage]:
-    def error(number: int, text: str, hint: str) -> Error:
-        return Error(f"{where}, which runs the webhook tasks, {text}", hint, None, f"webhooks.E{number:03}")
-
-    def warning(number: int, text: str, hint: str) -> Warning:
-        return Warning(f"{where}, which runs the webhook tasks, {text}", hint, None, f"webhooks.W{number:03}")
-
-    own = task_timeout() if not check_values() and not check_keys() else 0
+def _same(one: Any, other: Any) -> bool:
+    return bool(one.version == other.version)

@@ -92,7 +92,7 @@ async def aemit(type: str, data: Any, **options: Any) -> Event:
 def emit_many(
     type: str, events: Iterable[Mapping[str, Any]], *, using: str | None = None
 ) -> list[Event]:
-    """Record many events of one type with one statement (for each few hundred).
+    """Record many events of one type with one statement.
 
     events: mappings with ``data`` and, as wanted, ``requester``, ``subject``, ``idempotency_key``,
     ``occurred_at``. All are checked before the first is written; either all are recorded or none.
@@ -113,7 +113,7 @@ def emit_many(
     with transaction.atomic(using=database, savepoint=False):
         keyed = [event for event in built if event.idempotency_key is not None]
         plain = [event for event in built if event.idempotency_key is None]
-        Event.objects.using(database).bulk_create(plain, batch_size=500)
+        Event.objects.using(database).record(plain)
         first_of = {id(event): _insert_once(event, database) for event in keyed}
         repeated = [event for event in keyed if first_of[id(event)] is not event]
         _announce([event for event in built if event not in repeated], database)

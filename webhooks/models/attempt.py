@@ -23,7 +23,7 @@ class AttemptQuerySet(models.QuerySet["DeliveryAttempt"]):
 
     def append(self, rows: Iterable[Sequence[Any]]) -> None:
         """Insert attempts, in the order of ``APPENDED``."""
-        insert_rows(self.db, DeliveryAttempt, APPENDED, list(rows))
+        insert_rows(self.db, DeliveryAttempt, APPENDED, list(rows), copy=True)
 
 
 class DeliveryAttempt(models.Model):

@@ -10,8 +10,21 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.models.bulk import update_rows
+from webhooks.models.bulk import insert_rows, update_rows
 from webhooks.models.fields import PrefixedIdField, new_event_id
+
+#: The columns that emission fills; the others are fan-out's.
+RECORDED = (
+    "id",
+    "type",
+    "requester",
+    "subject",
+    "data",
+    "occurred_at",
+    "created_at",
+    "idempotency_key",
+    "fan_out_after",
+)
 
 
 class EventQuerySet(models.QuerySet["Event"]):
@@ -29,6 +42,15 @@ class EventQuerySet(models.QuerySet["Event"]):
         begun = list(undispatched.filter(seq__isnull=False).order_by("seq")[:limit])
         rest = undispatched.filter(seq__isnull=True).order_by("pk")[: limit - len(begun)]
         return begun + list(rest)
+
+    def record(self, events: Sequence[Event]) -> None:
+        """Insert new events, all in one statement. ``bulk_create`` takes four times as long."""
+        insert_rows(
+            self.db, Event, RECORDED, [tuple(getattr(e, n) for n in RECORDED) for e in events]
+        )
+        for event in events:
+            event._state.adding = False
+            event._state.db = self.db
 
     def mark_dispatched(self, events: Sequence[Event]) -> None:
         """Write ``seq``, ``fanned_out_at`` and ``fan_out_after`` of these events."""
