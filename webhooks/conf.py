@@ -42,7 +42,9 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "MAX_SUBSCRIPTIONS": 100,
     # Operator policy for callback URLs.
     "ALLOW_HTTP": False,
-    "ALLOWED_PORTS": (443, 8443),
+    # Ports, or "any". While a project does not set it, hosts of ALLOWED_NETWORKS may use any: a
+    # development server rarely listens on one of these.
+    "ALLOWED_PORTS": (80, 443, 8080, 8443),
     "ALLOWED_NETWORKS": (),
     "DENIED_HOSTS": (),
     # Fernet keys for secrets at rest, newest first.

@@ -18,8 +18,13 @@ def drain() -> None:
     """Deliver what is due, for a slice of ``DRAIN_SECONDS``; hands on when there is more."""
 
     def slice_() -> None:
-        with stopping_on(signal.SIGTERM) as stop:
+        # Workers of a qcluster outlive a killed master, and nobody would ever stop them.
+        with stopping_on(signal.SIGTERM, with_parent=True) as stop:
             work(seconds=float(settings.DRAIN_SECONDS), slots=settings.WORKERS, should_stop=stop)
+        if stop.told.is_set():
+            # All is written and given back. The signal was for the process, which would otherwise
+            # go on waiting for tasks from a cluster that is going down.
+            signal.raise_signal(signal.SIGTERM)
 
     _safely("drain", slice_)
 

@@ -48,7 +48,7 @@ class Shares:
     ) -> list[HeldLane]:
         """The lanes that begin a POST now, in turn; a lane may stand there more than once.
 
-        ready: lanes with something to send; it is rotated, so that the next call goes on where
+        ready: lanes with something to send; it is reordered, so that the next call goes on where
         this one stopped. free: slots that may be filled. now: monotonic seconds.
         slow_too: whether slow lanes may begin anything.
         """
@@ -65,7 +65,11 @@ class Shares:
                     turn.took(lane)
                     chosen.append(lane)
                     line.append(lane)
-        ready.rotate(-len(chosen))
+        # Whoever was served goes to the end; whoever was refused, or not reached, keeps its place.
+        served = dict.fromkeys(reversed(chosen))
+        rest = [lane for lane in ready if lane not in served]
+        ready.clear()
+        ready.extend([*rest, *reversed(served)])
         return chosen
 
 

@@ -25,21 +25,23 @@ logger = logging.getLogger("webhooks")
 
 
 class Stop:
-    """Whether this worker was told to stop: by a signal, or because its parent is gone."""
+    """Whether this worker was told to stop, by a signal or by the death of its parent."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_parent: bool) -> None:
+        """with_parent: stop when the parent process is gone."""
         self.told = threading.Event()
-        self._parent = os.getppid()
+        self._parent = os.getppid() if with_parent else None
 
     def __call__(self) -> bool:
-        # Workers of a qcluster outlive a killed master, and nobody would ever stop them.
-        return self.told.is_set() or os.getppid() != self._parent
+        if self._parent is not None and os.getppid() != self._parent:
+            self.told.set()
+        return self.told.is_set()
 
 
 @contextmanager
-def stopping_on(*signals: signal.Signals) -> Iterator[Stop]:
+def stopping_on(*signals: signal.Signals, with_parent: bool = False) -> Iterator[Stop]:
     """A ``Stop`` that these signals set; the handlers that stood before come back at the end."""
-    stop = Stop()
+    stop = Stop(with_parent=with_parent)
     if threading.current_thread() is not threading.main_thread():
         yield stop  # Python runs handlers in the main thread alone
         return

@@ -128,10 +128,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's settings in hashable form. ``ports`` None means any."""
+    """The operator's settings in hashable form.
+
+    ports: None means any. ports_bind_networks: whether they bind hosts of ``networks`` as well.
+    """
 
     allow_http: bool
     ports: frozenset[int] | None
+    ports_bind_networks: bool
     networks: tuple[Network, ...]
     denied: frozenset[str]
 
@@ -225,7 +229,8 @@ def _judge(url: str, policy: Policy) -> Target:
     port = DEFAULT_PORTS[scheme] if parsed.port is None else parsed.port
     if not 0 < port < 65536:
         raise MalformedURL("The URL's port is not usable. Leave it out or use 1-65535.")
-    if policy.ports is not None and port not in policy.ports:
+    bound = policy.ports_bind_networks or not _is_in_networks(parsed.host, policy)
+    if policy.ports is not None and port not in policy.ports and bound:
         raise BlockedAddress(
             f"Port {port} is not allowed. Use one of: "
             f"{', '.join(str(number) for number in sorted(policy.ports))}."
@@ -263,6 +268,12 @@ def _is_private_name(host: str) -> bool:
     if parse_address(name) is not None:
         return False
     return "." not in name or name.endswith(PRIVATE_SUFFIXES)
+
+
+def _is_in_networks(host: str, policy: Policy) -> bool:
+    """Is this, by its text alone, a host of the operator's own networks?"""
+    literal = host.strip("[]")
+    return _in_allowed_networks(literal, policy) or _loopback_name_allowed(literal, policy)
 
 
 def _loopback_name_allowed(host: str, policy: Policy) -> bool:
@@ -378,6 +389,7 @@ def current_policy() -> Policy:
     return _policy(
         bool(settings.ALLOW_HTTP),
         None if ports == "any" else tuple(ports),
+        "ALLOWED_PORTS" in settings.given(),
         tuple(settings.ALLOWED_NETWORKS),
         tuple(settings.DENIED_HOSTS),
     )
@@ -387,12 +399,14 @@ def current_policy() -> Policy:
 def _policy(
     allow_http: bool,
     ports: Iterable[int] | None,
+    ports_bind_networks: bool,
     networks: Iterable[str],
     denied: Iterable[str],
 ) -> Policy:
     return Policy(
         allow_http=allow_http,
         ports=None if ports is None else frozenset(ports),
+        ports_bind_networks=ports_bind_networks,
         networks=tuple(ip_network(text, strict=False) for text in networks),
         denied=frozenset(host.lower().rstrip(".") for host in denied),
     )

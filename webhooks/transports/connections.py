@@ -40,6 +40,8 @@ def dial(host: str, port: int, deadline: float) -> PlainSocket:
         raise PostFailed(base.DNS_ERROR, f"The host was not found: {error.strerror}.") from None
     except TimeoutError:
         raise PostFailed(base.TIMEOUT, "The name lookup did not end in time.") from None
+    except OSError:  # EAI_SYSTEM comes as whatever errno says
+        raise PostFailed(base.DNS_ERROR, "The name lookup failed.") from None
     failure = PostFailed(base.DNS_ERROR, "The host has no address.")
     for family, kind, protocol, _, sockaddr in answers:
         time_left(deadline)
@@ -194,7 +196,11 @@ class LanePool(HTTPConnectionPool):
         key = (posting.lane, self.scheme, self.host, self.port)
         connection = self.idle.take(key) or self._new_conn()
         assert isinstance(connection, GuardedConnection)
-        connection.renew(key, posting.deadline)
+        try:
+            connection.renew(key, posting.deadline)
+        except PostFailed:
+            connection.close()
+            raise
         return connection
 
     def _put_conn(self, conn: Any) -> None:

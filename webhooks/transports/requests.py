@@ -43,7 +43,6 @@ MAX_RETRY_AFTER: Final = 128
 #: Headers that belong to the connection; from anyone else they could forge or split requests.
 RESERVED_HEADERS: Final = frozenset(
     (
-        "accept-encoding",
         "connection",
         "content-length",
         "expect",
@@ -134,8 +133,8 @@ def _headers(request: Request) -> dict[str, str]:
             raise PostFailed(base.INVALID_REQUEST, f"Header {name} is set by the transport alone.")
         if lower == "user-agent":
             agent = value
-            continue
-        headers[name] = value
+        elif lower != "accept-encoding":
+            headers[name] = value
     headers["User-Agent"] = agent
     # Nothing is decompressed, so a body cannot grow in our memory.
     headers["Accept-Encoding"] = "identity"
@@ -241,8 +240,11 @@ class RequestsTransport(Transport):
                 # http.client takes 101, 103 and 999 for final answers; RFC 9110 does not.
                 detail = f"The receiver answered {status}, which is no final HTTP status."
                 raise PostFailed(base.BAD_RESPONSE, detail)
-            # The body of a redirect is of no use, and the place for a bomb: it is not read.
-            body, complete = (b"", True) if 300 <= status < 400 else _excerpt(answer.raw)
+            if 300 <= status < 400:
+                # The body of a redirect is of no use, and the place for a bomb: it is not read.
+                body, complete = b"", answer.raw.length_remaining == 0
+            else:
+                body, complete = _excerpt(answer.raw)
         finally:
             # Read to its end, the answer has given its connection back; otherwise this closes it.
             answer.raw.close()
