@@ -1,0 +1,1 @@
+"""Push campaigns: the product whose events the webhooks are about."""

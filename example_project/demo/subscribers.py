@@ -1,0 +1,116 @@
+"""The demo's subscribers: a subscription and a receiver process for each."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from django.utils import timezone
+
+from example_project.demo.processes import Child, Children
+from webhooks.lifecycle import change_status
+from webhooks.models import Subscription
+
+#: The API client that owns the demo's campaigns and subscriptions.
+REQUESTER: Final = "app:demo"
+
+#: Two subscribers, so that one event may mean two deliveries.
+EVENT_TYPES: Final = {"everything": ["push.*"], "clicks": ["push.clicked"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """A subscription and the socket on which its receiver will listen."""
+
+    name: str
+    subscription: Subscription
+    secret: str
+    listener: socket.socket
+
+    @property
+    def origin(self) -> str:
+        """Where its receiver answers ``/figures`` and ``/messages``."""
+        url = urlsplit(self.subscription.callback_url)
+        return f"{url.scheme}://{url.netloc}"
+
+
+def assemble(*, keep: bool) -> list[Subscriber]:
+    """The subscribers, each with a live subscription and a listening socket.
+
+    keep: go on with the subscriptions of the last run where their ports are free, so that what was
+    left undelivered arrives now. Those that are not gone on with are unsubscribed: nobody would
+    listen for them.
+    """
+    found: dict[str, Subscriber] = {}
+    names = {_description(name): name for name in EVENT_TYPES}
+    ours = Subscription.objects.filter(requester=REQUESTER, description__in=names)
+    for subscription in ours.filter(status=Subscription.Status.SUBSCRIBED):
+        name = names[subscription.description]
+        if keep and name not in found:
+            with suppress(OSError):
+                found[name] = _go_on(name, subscription)
+                continue
+        change_status(subscription, Subscription.Status.UNSUBSCRIBED, reason="client")
+    return [found.get(name) or _subscribe(name) for name in EVENT_TYPES]
+
+
+def start_receivers(
+    children: Children, subscribers: Sequence[Subscriber], *, fail: float, seed: int
+) -> list[Child]:
+    """Start the receivers' processes, which answer the share ``fail`` of requests with 500."""
+    started = []
+    for subscriber in subscribers:
+        descriptor = subscriber.listener.fileno()
+        arguments = ["-m", "example_project.receiver", "--fd", str(descriptor)]
+        arguments += ["--secret", subscriber.secret, "--fail", str(fail), "--seed", str(seed)]
+        started.append(
+            children.start(f"subscriber-{subscriber.name}", arguments, sockets=[descriptor])
+        )
+        # From here on only the child listens: if it dies, connections are refused.
+        subscriber.listener.close()
+    return started
+
+
+def rows(
+    subscribers: Sequence[Subscriber], receivers: Sequence[Child], fail: float
+) -> list[tuple[str, str, str]]:
+    """What to print about them."""
+    return [
+        (
+            f"subscriber {each.name}",
+            f"{each.origin}/figures <- {', '.join(each.subscription.event_types)}",
+            f"pid {child.pid}, fails {fail:.0%} of requests",
+        )
+        for each, child in zip(subscribers, receivers, strict=True)
+    ]
+
+
+def _description(name: str) -> str:
+    return f"manage.py demo: {name}"
+
+
+def _go_on(name: str, subscription: Subscription) -> Subscriber:
+    secret = subscription.secrets.live(timezone.now()).first()
+    assert secret is not None
+    port = urlsplit(subscription.callback_url).port
+    return Subscriber(name, subscription, secret.value.reveal(), _listen(port or 0))
+
+
+def _subscribe(name: str) -> Subscriber:
+    listener = _listen(0)
+    subscription, secret = Subscription.objects.subscribe(
+        requester=REQUESTER,
+        callback_url=f"http://127.0.0.1:{listener.getsockname()[1]}/webhooks",
+        event_types=EVENT_TYPES[name],
+        description=_description(name),
+    )
+    return Subscriber(name, subscription, secret, listener)
+
+
+def _listen(port: int) -> socket.socket:
+    """A listening socket for a child to inherit: its port cannot be lost to anybody else."""
+    return socket.create_server(("127.0.0.1", port), backlog=1024)

@@ -1,0 +1,131 @@
+"""What a subscriber has received: one receipt for each ``webhook-id``, and the figures.
+
+The ledger is the subscriber's side of a tie-out, so it counts what it saw and never corrects it.
+It is kept in memory: it lives as long as the receiver's process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Receipt:
+    """One message, however often it came.
+
+    id: the ``webhook-id``.
+    type: the ``type`` in the body, "" where there was none.
+    received_at: when it was first seen, in unix seconds.
+    sha256: digest of the body that came first.
+    seen: verified POSTs under this id.
+    accepted: one of them was answered with 2xx.
+    """
+
+    id: str
+    type: str
+    received_at: float
+    sha256: str
+    seen: int = 0
+    accepted: bool = False
+
+
+class Ledger:
+    """Receipts and figures, shared by all threads of the server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._receipts: dict[str, Receipt] = {}
+        self._figures: Counter[str] = Counter()
+        self._by_type: Counter[str] = Counter()
+
+    def rejected(self) -> None:
+        """A POST came whose signature is missing, wrong, too old or too new."""
+        with self._lock:
+            self._figures["received"] += 1
+            self._figures["rejected"] += 1
+
+    def verified(self, message_id: str, event_type: str, body: bytes) -> int:
+        """A POST came and its signature is right. Returns how often the id was seen by now."""
+        sha256 = hashlib.sha256(body).hexdigest()
+        with self._lock:
+            self._figures["received"] += 1
+            self._figures["verified"] += 1
+            receipt = self._receipts.get(message_id)
+            if receipt is None:
+                receipt = Receipt(message_id, event_type, time.time(), sha256)
+                self._receipts[message_id] = receipt
+            if receipt.accepted:
+                # The sender had our 2xx, or at least we had sent it.
+                self._figures["duplicates"] += 1
+            if receipt.sha256 != sha256:
+                self._figures["body_mismatch"] += 1
+            receipt.seen += 1
+            return receipt.seen
+
+    def accept(self, message_id: str) -> None:
+        """The message is kept; called before the 2xx goes out, as a subscriber has to do it."""
+        with self._lock:
+            receipt = self._receipts[message_id]
+            if not receipt.accepted:
+                receipt.accepted = True
+                self._figures["accepted"] += 1
+                self._by_type[receipt.type] += 1
+
+    def refuse(self, how: str) -> None:
+        """The POST is answered with no 2xx; ``how`` is ``failed``, ``hung`` or ``rate_limited``."""
+        with self._lock:
+            self._figures[how] += 1
+
+    def figures(self) -> dict[str, object]:
+        """All counts at this moment.
+
+        received: POSTs; verified and rejected: those with a right and a wrong signature.
+        accepted: messages answered with 2xx at least once, by_type: the same for each type.
+        duplicates: verified POSTs of a message that had been answered with 2xx before.
+        body_mismatch: verified POSTs whose body was not the one that first came under their id.
+        failed, hung, rate_limited: POSTs answered with 500, with nothing, with 429.
+        """
+        names = (
+            "received",
+            "verified",
+            "rejected",
+            "accepted",
+            "duplicates",
+            "body_mismatch",
+            "failed",
+            "hung",
+            "rate_limited",
+        )
+        with self._lock:
+            figures: dict[str, object] = {name: self._figures[name] for name in names}
+            figures["by_type"] = dict(sorted(self._by_type.items()))
+        return figures
+
+    def lines(self, size: int = 500) -> Iterator[bytes]:
+        """The receipts as NDJSON, ``size`` lines at a time, in the order of their arrival."""
+        with self._lock:
+            receipts = list(self._receipts.values())
+        for start in range(0, len(receipts), size):
+            yield b"".join(_line(receipt) for receipt in receipts[start : start + size])
+
+
+def _line(receipt: Receipt) -> bytes:
+    return (
+        json.dumps(
+            {
+                "id": receipt.id,
+                "type": receipt.type,
+                "received_at": receipt.received_at,
+                "seen": receipt.seen,
+                "accepted": receipt.accepted,
+                "sha256": receipt.sha256,
+            }
+        ).encode()
+        + b"\n"
+    )

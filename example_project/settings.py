@@ -1,0 +1,133 @@
+"""Settings of the example project: a push-campaign product with webhooks.
+
+Everything runs on one SQLite file and on django-q2's ORM broker, so nothing but Python has to be
+installed. The shape is that of a production service: webhook tasks have a django-q2 cluster of
+their own, so slow receivers never starve the product's other tasks. Start it with
+
+    Q_CLUSTER_NAME=webhooks python manage.py qcluster
+
+The name comes from the environment, because django-q2 reads its configuration when it is imported:
+``qcluster --name`` is too late where processes are forked.
+"""
+
+import os
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# Keys for a demo on one's own machine. A real project reads both from its secret store.
+SECRET_KEY = os.environ.get("EXAMPLE_SECRET_KEY", "example-only-" + "insecure-" * 6)
+ENCRYPTION_KEY = os.environ.get(
+    "EXAMPLE_ENCRYPTION_KEY", "YYUp1R49-ffVF-rDwsWfB8pomSqkkwwo3m4VhH4rbmM="
+)
+
+# Off by default: with it, Django keeps every SQL statement in memory, in the workers too.
+DEBUG = os.environ.get("EXAMPLE_DEBUG") == "1"
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "oauth2_provider",
+    "django_q",
+    "webhooks",
+    "example_project.campaigns",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "example_project.urls"
+WSGI_APPLICATION = "example_project.wsgi.application"
+ASGI_APPLICATION = "example_project.asgi.application"
+STATIC_URL = "static/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("EXAMPLE_DATABASE") or str(BASE_DIR / "db.sqlite3"),
+        "OPTIONS": {
+            # A writer takes its lock when its transaction begins: one that began as a reader and
+            # wrote later would fail at once, without waiting, whenever another had written.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            # Readers never wait for the writer; with WAL, NORMAL cannot corrupt the file.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+    }
+}
+
+# ``retry`` above ``timeout`` above the length of a drain, failures acknowledged, and no more
+# tasks prefetched than there are workers: otherwise django-q2 re-runs tasks that still run, and
+# tasks wait in the memory of a cluster that is stopping. ``manage.py check`` watches over this.
+Q_CLUSTER = {
+    "name": "example",
+    "orm": "default",
+    "workers": 2,
+    "queue_limit": 2,
+    "timeout": 90,
+    "retry": 120,
+    "ack_failures": True,
+    "catch_up": False,
+    "save_limit": 50,
+    "ALT_CLUSTERS": {
+        "webhooks": {
+            "workers": 2,
+            "queue_limit": 2,
+            "timeout": 90,
+            "retry": 120,
+            "ack_failures": True,
+            "catch_up": False,
+            "save_limit": 50,
+        },
+    },
+}
+
+WEBHOOKS = {
+    "CLUSTER": "webhooks",
+    "ENCRYPTION_KEYS": [ENCRYPTION_KEY],
+    # The demo's subscribers listen on this machine, over plain HTTP and on any free port. Without
+    # these three, such callback URLs are refused, as they must be in production.
+    "ALLOW_HTTP": True,
+    "ALLOWED_NETWORKS": ["127.0.0.0/8"],
+    "ALLOWED_PORTS": "any",
+    # Seconds, and short on purpose: the demo's subscribers fail a tenth of all requests, and one
+    # wants to see those deliveries succeed within the minute. The default takes three days.
+    "RETRY_SCHEDULE": (1, 2, 4, 8, 15, 30),
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    # django-q2 tells of every task at INFO.
+    "loggers": {"django-q": {"level": "WARNING"}},
+}
