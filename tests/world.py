@@ -10,13 +10,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from django.db import connection
+from django.db import connection, connections
+
+from webhooks import emit_many
+from webhooks.engine.fanout import fan_out
+from webhooks.engine.worker import work
+from webhooks.models import Delivery, Duty, Event, Subscription
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -119,7 +126,9 @@ class Receiver:
         """The digests of all bodies that came under an id: one, unless a promise is broken."""
         with self.arrived:
             return {
-                hashlib.sha256(post.body).hexdigest() for post in self.posts if post.id == webhook_id
+                hashlib.sha256(post.body).hexdigest()
+                for post in self.posts
+                if post.id == webhook_id
             }
 
     def wait_for(self, posts: int, timeout: float = 20.0) -> None:
@@ -143,10 +152,16 @@ def until(condition: Callable[[], bool], timeout: float = 20.0, what: str = "it"
         time.sleep(0.05)
 
 
-def start(*arguments: str, settings: dict[str, Any] | None = None, **environ: str) -> Any:
+def start(
+    *arguments: str,
+    settings: dict[str, Any] | None = None,
+    module: str = "django",
+    **environ: str,
+) -> Any:
     """Start a manage command as a process of its own, on this test's database.
 
-    settings: keys of WEBHOOKS to override there. The caller ends it, by its pid.
+    settings: keys of WEBHOOKS to override there. module: run another module with ``python -m``.
+    The caller ends it, by its pid.
     """
     env = {
         **os.environ,
@@ -157,10 +172,67 @@ def start(*arguments: str, settings: dict[str, Any] | None = None, **environ: st
         **environ,
     }
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "django", *arguments],
+        [sys.executable, "-W", "ignore", "-m", module, *arguments],
         env=env,
         cwd=ROOT,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=None if os.environ.get("WEBHOOKS_TEST_VERBOSE") else subprocess.DEVNULL,
     )
+
+
+def subscribe(
+    receiver: Receiver,
+    requester: str = "app:a",
+    event_types: Iterable[str] = ("order.*",),
+    **options: Any,
+) -> Subscription:
+    """A live subscription at a receiver; ``secret`` may be among the options."""
+    subscription, _secret = Subscription.objects.subscribe(
+        requester=requester, callback_url=receiver.url, event_types=list(event_types), **options
+    )
+    return subscription
+
+
+def emit_orders(count: int, requester: str = "app:a", data: Any = None) -> list[Event]:
+    """So many ``order.paid`` events for a requester, in one transaction."""
+    return emit_many(
+        "order.paid",
+        [{"data": data or {"order": i}, "requester": requester} for i in range(count)],
+    )
+
+
+def deliver() -> None:
+    """Drain in this process until nothing is due; retries that are due later stay."""
+    Duty.objects.ensure()
+    work(seconds=None, slots=None, until_idle=True, should_stop=lambda: False)
+
+
+def fan_out_all() -> int:
+    """Fan out until the outbox is empty; in how many transactions."""
+    Duty.objects.ensure()
+    transactions = 1
+    while fan_out("default").more:
+        transactions += 1
+    return transactions
+
+
+def states() -> Counter[str]:
+    """How many deliveries there are in each state."""
+    return Counter(Delivery.objects.values_list("state", flat=True))
+
+
+@contextmanager
+def in_background(work: Callable[..., Any], *arguments: Any) -> Iterator[Future[Any]]:
+    """Run ``work`` in a thread with a database connection of its own; its error fails the test."""
+
+    def run() -> Any:
+        try:
+            return work(*arguments)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(run)
+        yield future
+    future.result()

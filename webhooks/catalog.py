@@ -16,11 +16,16 @@ from django.db import models
 from django.db.models.signals import post_delete, post_save, pre_delete
 
 from webhooks.exceptions import CatalogError, UnknownEventType
+from webhooks.signals import webhook_event
 
 Audience = Literal["requester", "everyone"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,2}")
 _PREFIX = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
+_VERBS = frozenset({"created", "updated", "deleted"})
+
+#: A longer name does not fit the column of the rows.
+MAX_NAME = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +70,10 @@ def register(
     Raises CatalogError for a malformed name, an unknown audience, both of ``serializer`` and
     ``schema``, or a second, different definition.
     """
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name):
         raise CatalogError(
             f"{name!r} is no event type name. Use lower-case noun.verb or namespace.noun.verb, "
-            "e.g. 'push.clicked' or 'crm.contact.created'."
+            f"e.g. 'push.clicked' or 'crm.contact.created', of at most {MAX_NAME} characters."
         )
     if audience not in ("requester", "everyone"):
         raise CatalogError(
@@ -143,14 +148,20 @@ def register_model(
 
     serializer: a DRF ModelSerializer class of the model. requester: an attribute's name, or a
     function of the instance, that tells whom the event is for; None: everyone.
-    The event is written in the transaction of the change. Raw saves (fixtures) are skipped; a
-    deleted row is serialised before it goes. ``bulk_create``, ``bulk_update`` and
+    The event is written in the transaction of the change: save inside ``transaction.atomic``,
+    since without it Django has committed the row before the event is written. Raw saves (fixtures)
+    are skipped; a deleted row is serialised before it goes. ``bulk_create``, ``bulk_update`` and
     ``QuerySet.update`` send no signals, so they emit nothing: call ``emit_many`` beside them.
     Raises CatalogError as :func:`register` does.
     """
     if not _PREFIX.fullmatch(prefix):
         raise CatalogError(f"{prefix!r} is no prefix. Use lower-case noun or namespace.noun.")
     wanted = set(events)
+    if not wanted <= _VERBS:
+        raise CatalogError(
+            f"{prefix!r}: a model emits {', '.join(sorted(_VERBS))}, not "
+            f"{', '.join(sorted(wanted - _VERBS))}. Emit anything else where it happens."
+        )
     noun = model._meta.verbose_name
     audience: Audience = "everyone" if requester is None else "requester"
     for verb in sorted(wanted):
@@ -205,17 +216,16 @@ class _ModelEvents:
             self.emit("deleted", instance, data, using)
 
     def emit(self, verb: str, instance: Any, data: Any, using: str) -> None:
-        from webhooks.emission import emit
-
         if self.requester is None:
             requester = ""
         elif callable(self.requester):
             requester = self.requester(instance)
         else:
             requester = str(getattr(instance, self.requester))
-        emit(
-            f"{self.prefix}.{verb}",
-            dict(data),
+        webhook_event.send(
+            sender=self.model,
+            type=f"{self.prefix}.{verb}",
+            data=dict(data),
             requester=requester,
             subject=f"{self.model._meta.model_name}:{instance.pk}",
             using=using,

@@ -52,7 +52,7 @@ def _is_count(value: Any) -> str:
 
 
 def _is_duration(value: Any) -> str:
-    return "" if _is_number(value) and value > 0 else "must be a number of seconds above 0"
+    return "" if _is_number(value) and 0 < value < 1e9 else "must be a number of seconds above 0"
 
 
 def _is_alias(value: Any) -> str:
@@ -87,15 +87,46 @@ def _is_schedule(value: Any) -> str:
     return "must be a list of numbers of seconds, each above 0"
 
 
+def _is_switch(value: Any) -> str:
+    return "" if isinstance(value, bool) else "must be True or False"
+
+
+def _is_port_list(value: Any) -> str:
+    if value == "any" or _list_of(value, lambda port: _is_whole(port) and 0 < port < 65_536):
+        return ""
+    return "must be 'any' or a list of ports, e.g. (443, 8443)"
+
+
 def _is_network(value: Any) -> bool:
     try:
-        ip_network(value, strict=False)
+        return isinstance(value, str) and bool(ip_network(value, strict=False))
     except ValueError:
         return False
-    return isinstance(value, str)
 
 
-#: What is asked of each key, with the id of its check.
+def _is_network_list(value: Any) -> str:
+    if _list_of(value, _is_network):
+        return ""
+    return "must be a list of networks, e.g. ['10.1.0.0/16']"
+
+
+def _is_host_list(value: Any) -> str:
+    if _list_of(value, lambda host: isinstance(host, str)):
+        return ""
+    return "must be a list of host names, e.g. ['api.example.com']"
+
+
+def _is_cluster_name(value: Any) -> str:
+    if value is None or (isinstance(value, str) and value):
+        return ""
+    return "must be None or the name of a django-q2 cluster"
+
+
+def _is_waker(value: Any) -> str:
+    return "" if value is None else _is_dotted_path(value)
+
+
+#: What is asked of each key, with the id of its check. ENCRYPTION_KEYS has checks of its own.
 RULES: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
     "DATABASE": ("E010", _is_alias),
     "BASE_URL": ("E011", _is_base_url),
@@ -110,34 +141,12 @@ RULES: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
     "MAX_AGE": ("E020", _is_duration),
     "MAX_PAYLOAD_BYTES": ("E021", _is_count),
     "MAX_SUBSCRIPTIONS": ("E022", _is_count),
-    "ALLOW_HTTP": ("E023", lambda v: "" if isinstance(v, bool) else "must be True or False"),
-    "ALLOWED_PORTS": (
-        "E024",
-        lambda v: (
-            ""
-            if v == "any" or _list_of(v, lambda port: _is_whole(port) and 0 < port < 65536)
-            else "must be 'any' or a list of ports, e.g. (443, 8443)"
-        ),
-    ),
-    "ALLOWED_NETWORKS": (
-        "E025",
-        lambda v: (
-            "" if _list_of(v, _is_network) else "must be a list of networks, e.g. ['10.1.0.0/16']"
-        ),
-    ),
-    "DENIED_HOSTS": (
-        "E026",
-        lambda v: (
-            "" if _list_of(v, lambda h: isinstance(h, str)) else "must be a list of host names"
-        ),
-    ),
-    "CLUSTER": (
-        "E027",
-        lambda v: (
-            "" if v is None or (isinstance(v, str) and v) else "must be None or a cluster's name"
-        ),
-    ),
-    "WAKER": ("E028", lambda v: "" if v is None else _is_dotted_path(v)),
+    "ALLOW_HTTP": ("E023", _is_switch),
+    "ALLOWED_PORTS": ("E024", _is_port_list),
+    "ALLOWED_NETWORKS": ("E025", _is_network_list),
+    "DENIED_HOSTS": ("E026", _is_host_list),
+    "CLUSTER": ("E027", _is_cluster_name),
+    "WAKER": ("E028", _is_waker),
     "RETENTION_DAYS": ("E029", _is_count),
 }
 
@@ -323,9 +332,9 @@ def _reads_committed(vendor: str, options: Mapping[Any, Any]) -> bool:
 def _sqlite(alias: str, options: Mapping[Any, Any]) -> Iterator[CheckMessage]:
     if str(options.get("transaction_mode")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
         yield Warning(
-            f"DATABASES[{alias!r}] is SQLite without transaction_mode IMMEDIATE: a transaction that "
-            "reads first and then writes fails at once ('database is locked') whenever a worker "
-            "wrote in between.",
+            f"DATABASES[{alias!r}] is SQLite without transaction_mode IMMEDIATE: a transaction "
+            "that reads first and then writes fails at once ('database is locked') whenever a "
+            "worker wrote in between.",
             hint=f"Put this into DATABASES[{alias!r}]: {SQLITE_OPTIONS}",
             id="webhooks.W001",
         )
@@ -359,9 +368,7 @@ def check_deploy(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """W010 to W012: what is meant for development, and opens a way in elsewhere."""
     found: list[CheckMessage] = []
     networks = [ip_network(text, strict=False) for text in _value("ALLOWED_NETWORKS")]
-    if any(
-        network.overlaps(own) for network in networks for own in LOOPBACK if _same(network, own)
-    ):
+    if any(network.overlaps(own) for network in networks for own in LOOPBACK):
         found.append(
             Warning(
                 "WEBHOOKS['ALLOWED_NETWORKS'] has loopback addresses: whoever may subscribe can "
@@ -389,7 +396,3 @@ def check_deploy(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
             )
         )
     return found
-
-
-def _same(one: Any, other: Any) -> bool:
-    return bool(one.version == other.version)

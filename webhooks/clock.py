@@ -40,8 +40,10 @@ class Clock:
 
     def sync(self) -> None:
         """Read the database's clock again."""
-        self._monotonic = time.monotonic()
         self._read = db_now(self._using)
+        # Read after it: so it may lag by the time of the answer, but nothing is ever begun early,
+        # and no later reading lies before this one.
+        self._monotonic = time.monotonic()
 
     def now(self) -> datetime:
         return self._read + timedelta(seconds=time.monotonic() - self._monotonic)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.core.checks import CheckMessage, Error, Warning
 
@@ -151,5 +151,5 @@ def _handling(where: str, conf: Conf) -> Iterator[CheckMessage]:
         )
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from django.apps import apps
 from django.conf import settings as django_settings
+from django.db import router
 
 #: Every key that ``WEBHOOKS`` may hold, with its default.
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -78,11 +80,7 @@ class WebhookSettings:
         """Alias of the database that holds the outbox and all that follows from it."""
         if self.DATABASE is not None:
             return str(self.DATABASE)
-        from django.db import router
-
-        from webhooks.models import Event
-
-        return router.db_for_write(Event)
+        return router.db_for_write(apps.get_model("webhooks", "Event"))
 
 
 settings = WebhookSettings()

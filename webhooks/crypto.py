@@ -41,6 +41,8 @@ class Sealed:
         return bool(self.ciphertext)
 
     def __eq__(self, other: object) -> bool:
+        if other == "":  # an empty text is stored as it is, so one that was never sealed equals it
+            return not self.ciphertext
         return isinstance(other, Sealed) and other.ciphertext == self.ciphertext
 
     def __hash__(self) -> int:
@@ -81,4 +83,10 @@ def _fernet() -> MultiFernet:
 
 @lru_cache(maxsize=8)
 def _build(keys: Sequence[str]) -> MultiFernet:
-    return MultiFernet([Fernet(key) for key in keys])
+    try:
+        return MultiFernet([Fernet(key) for key in keys])
+    except (ValueError, TypeError, AttributeError):
+        raise ImproperlyConfigured(
+            "WEBHOOKS['ENCRYPTION_KEYS'] holds something that is no Fernet key; manage.py check "
+            "tells which."
+        ) from None  # the original error may show the key

@@ -110,13 +110,14 @@ def emit_many(
             ) from error
     if not built:
         return []
-    with transaction.atomic(using=database, savepoint=False):
-        keyed = [event for event in built if event.idempotency_key is not None]
-        plain = [event for event in built if event.idempotency_key is None]
+    keyed = [event for event in built if event.idempotency_key is not None]
+    plain = [event for event in built if event.idempotency_key is None]
+    # A conflict of keys is found when others are written already; the savepoint takes them back,
+    # and leaves the caller's block usable.
+    with transaction.atomic(using=database, savepoint=bool(keyed)):
         Event.objects.using(database).record(plain)
         first_of = {id(event): _insert_once(event, database) for event in keyed}
-        repeated = [event for event in keyed if first_of[id(event)] is not event]
-        _announce([event for event in built if event not in repeated], database)
+        _announce([event for event in built if first_of.get(id(event), event) is event], database)
     return [first_of.get(id(event), event) for event in built]
 
 

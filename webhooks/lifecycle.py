@@ -1,4 +1,4 @@
-"""The life of a subscription: it begins here, and every change of its status goes through here.
+"""The life of a subscription: it begins here, and every change to it goes through here.
 
 ``pending → subscribed ⇄ suspended → unsubscribed``. A change locks the subscription's lane, so that
 the worker which holds it hears of it within a second, and so that no delivery is left on a lane
@@ -10,7 +10,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.core.exceptions import ValidationError
+from django.db import connections, transaction
+from django.utils.translation import gettext as _
 
 from webhooks.clock import db_now
 from webhooks.conf import settings
@@ -29,6 +31,14 @@ MOVES: dict[str, frozenset[str]] = {
     Status.UNSUBSCRIBED: frozenset(),
 }
 
+#: What :func:`update` does not change: the key, who owns it, and what :func:`change_status` writes.
+FIXED = frozenset(
+    {
+        *("id", "pk", "requester", "status", "status_reason", "status_since"),
+        *("created_at", "updated_at"),
+    }
+)
+
 
 def subscribe(
     *,
@@ -43,8 +53,8 @@ def subscribe(
 
     secret: one that the client brings (``whsec_`` + base64 of 24 to 64 bytes); None: a new one.
     options: any other field of Subscription. The secret's text cannot be read back by anybody but
-    the signing worker: show it now. Raises ValidationError (URL, event types, options), and
-    InvalidSecret.
+    the signing worker: show it now. Raises ValidationError (URL, event types, options, or
+    ``MAX_SUBSCRIPTIONS`` are there), and InvalidSecret.
     """
     text = secret or generate_secret()
     decode_secret(text)
@@ -58,12 +68,46 @@ def subscribe(
     subscription.full_clean()
     using = settings.database
     with transaction.atomic(using=using):
+        check_room(requester, using)
         subscription.save(using=using, force_insert=True)
         Lane.objects.using(using).create(
             subscription=subscription, held=status != Status.SUBSCRIBED
         )
         _add_secret(subscription, text, using)
     return subscription, text
+
+
+def update(subscription: Subscription, **changes: Any) -> bool:
+    """Change fields of a subscription; False when all of them are as asked for already.
+
+    changes: any fields but the ``FIXED`` ones. Only these are written, so that two people who edit
+    different things do not undo each other. Whoever holds the lane goes on with the new values
+    within a second. Raises ValidationError, and TypeError for a field that cannot be changed here.
+    """
+    columns = {field.name: field.attname for field in Subscription._meta.concrete_fields}
+    if refused := sorted(set(changes) - (set(columns) - FIXED)):
+        raise TypeError(
+            f"update() cannot change {', '.join(refused)}. The status is changed by "
+            "change_status(); who owns a subscription, and its id, never change."
+        )
+    for name, value in changes.items():
+        setattr(subscription, name, value)
+    subscription.full_clean()  # before the transaction: it looks the URL's host up
+    using = settings.database
+    with transaction.atomic(using=using):
+        [lane] = Lane.objects.using(using).lock([subscription.pk])
+        stored = Subscription.objects.using(using).get(pk=subscription.pk)
+        changed = [
+            name
+            for name in changes
+            if getattr(stored, columns[name]) != getattr(subscription, columns[name])
+        ]
+        if not changed:
+            return False
+        subscription.save(using=using, update_fields=[*changed, "updated_at"])
+        tell_holder(lane, using)
+        transaction.on_commit(wake, using=using, robust=True)
+    return True
 
 
 def rotate_secret(
@@ -160,3 +204,29 @@ def _add_secret(subscription: Subscription, text: str, using: str) -> None:
     SigningSecret.objects.using(using).create(
         subscription=subscription, value=text, last_four=text[-4:]
     )
+
+
+def check_room(requester: str, using: str) -> None:
+    """Refuse a subscription beyond ``MAX_SUBSCRIPTIONS``; call it in the transaction that adds it.
+
+    Unsubscribed ones do not count: they only stay to be seen.
+    """
+    limit = settings.MAX_SUBSCRIPTIONS
+    live = (
+        Subscription.objects.using(using)
+        .filter(requester=requester)
+        .exclude(status=Status.UNSUBSCRIBED)
+    )
+    # Those who subscribe for one requester go one after the other: each waits here for the lock
+    # on the oldest one, and counts in a new statement after that. Not the key is locked, so that
+    # a fan-out to it is not held up.
+    no_key = connections[using].features.has_select_for_no_key_update
+    list(live.order_by("pk").select_for_update(no_key=no_key).values_list("pk")[:1])
+    if live.count() >= limit:
+        raise ValidationError(
+            _(
+                "%(requester)s has %(limit)d subscriptions, and may not have more. Unsubscribe one "
+                "that is not needed."
+            )
+            % {"requester": requester, "limit": limit}
+        )

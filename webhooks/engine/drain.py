@@ -151,15 +151,15 @@ class Drain:
         now = time.monotonic()
         if now < self.next_control:
             return
-        self.next_control = now + CONTROL_SECONDS
         self.clock.sync()
         workers = Worker.objects.using(self.using)
         workers.filter(pk=self.worker.pk).update(
             heartbeat_at=self.clock.now(), in_flight=self.in_flight, lanes=len(self.holdings.lanes)
         )
         if not self.holdings:
+            self.next_control = now + CONTROL_SECONDS
             return
-        self.holdings.hear()
+        self.next_control = self.holdings.hear() + CONTROL_SECONDS
         if self.holdings.someone_is_ready():
             self.holdings.give_turns()
             if self.holdings.eager() >= self.transport.concurrency:

@@ -132,6 +132,10 @@ def _write(
     if len(locked) < len(ids):
         _make_lanes(using, ids - {lane.pk for lane in locked})
         locked = lanes.lock(ids)
+    if len(locked) < len(ids):
+        # Subscriptions that were deleted since they were read.
+        there = {lane.pk for lane in locked}
+        rows = [row for row in rows if row[2] in there]
     Delivery.objects.using(using).add(rows)
     waiting = {row[2] for row in rows if row[3] == State.PENDING}
     lanes.expect([lane for lane in locked if lane.pk in waiting], now)

@@ -67,7 +67,9 @@ class Holdings:
         claimed = leases.claim(
             self.using, self.token, limit=room, now=self.clock.now(), fast_only=fast_only
         )
-        self.lanes.update((lane.id, lane) for lane in claimed)
+        for lane in claimed:
+            # Our own lease may have run out, and nobody taken the lane: what we know of it stands.
+            self.lanes.setdefault(lane.id, lane).lease_end = lane.lease_end
         return len(claimed), len(claimed) == room
 
     def look_again(self) -> None:
@@ -76,12 +78,16 @@ class Holdings:
             if lane.open:
                 lane.read_out = False
 
-    def hear(self) -> None:
-        """Renew the leases in time, and take over what people changed, or that a lane was lost."""
+    def hear(self) -> float:
+        """Renew the leases in time, and take over what people changed, or that a lane was lost.
+
+        Returns the moment up to which all changes are known, in monotonic seconds.
+        """
         now = time.monotonic()
         if now >= self._renew_at:
             leases.renew(self.using, self.token, list(self.lanes.values()))
             self._renew_at = now + settings.LEASE_SECONDS / 3
+        looked = time.monotonic()
         controls = Lane.objects.using(self.using).controls(self.token)
         self.lose(self.lanes.keys() - controls.keys())
         changed = [
@@ -91,6 +97,7 @@ class Holdings:
         ]
         if changed:
             leases.reload(self.using, self.token, changed, self.clock.now())
+        return looked
 
     def lose(self, ids: Collection[str]) -> None:
         """Somebody else holds these lanes, or they are gone. What is in flight ends, unfenced."""
@@ -154,16 +161,21 @@ class Holdings:
 
     def done_after(self, written: set[str]) -> list[HeldLane]:
         """The lanes that can go back once these deliveries are written."""
-        done = [lane for lane in self.lanes.values() if lane.is_done_after(written)]
-        for lane in done:
+        done = []
+        for lane in self.lanes.values():
+            if not lane.is_done_after(written):
+                continue
             if lane.subscription.status == Status.UNSUBSCRIBED:
+                if lane.open:
+                    continue  # once they are written: a failed one would be pending again
                 self._cancel_pending(lane)
+            done.append(lane)
         return done
 
     def _cancel_pending(self, lane: HeldLane) -> None:
         """End what is pending in a lane that goes back unsubscribed, a batch at a time."""
         deliveries = Delivery.objects.using(self.using)
-        pending = deliveries.pending().filter(subscription_id=lane.id).exclude(pk__in=lane.open)
+        pending = deliveries.pending().filter(subscription_id=lane.id)
         while ids := list(pending.order_by("pk").values_list("pk", flat=True)[:CANCEL_BATCH]):
             deliveries.filter(pk__any=ids).settle(
                 State.CANCELLED, now=self.clock.now(), reason="unsubscribed"

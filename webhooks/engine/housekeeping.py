@@ -60,12 +60,13 @@ def _repair(using: str, ids: list[str]) -> int:
     locked = lanes.lock(ids)
     # Named without locks, and perhaps rightly timed since: look again.
     earliest = lanes.earliest_due(ids)
+    now = db_now(using)
     repaired = 0
     for lane in locked:
         target = lane.next_claim(earliest.get(lane.pk))
         if lane.token is not None or target is None:
             continue
-        if lane.claim_at is None or lane.claim_at > target:
+        if lane.claim_at is None or lane.claim_at > max(target, now):
             lane.claim_at = target
             lane.save(using=using, update_fields=["claim_at"])
             repaired += 1

@@ -25,7 +25,7 @@ from webhooks.formats import EventRecord, get_format
 from webhooks.formats.signing import decode_secret
 from webhooks.models import DeliveryAttempt, Lane, SigningSecret, Subscription
 from webhooks.models.delivery import DueDelivery, LanePosition
-from webhooks.models.subscription import Status
+from webhooks.models.subscription import Status, is_schedule
 from webhooks.transports.base import Request
 
 logger = logging.getLogger("webhooks")
@@ -90,11 +90,9 @@ class HeldLane:
         self.active = subscription.status == Status.SUBSCRIBED
         self.cap = 1 if subscription.ordered else subscription.max_in_flight or math.inf
         self.keys: list[tuple[bytes, datetime | None]] = []
-        self.retry_schedule: Sequence[float] = (
-            settings.RETRY_SCHEDULE
-            if subscription.retry_schedule is None
-            else subscription.retry_schedule
-        )
+        own = subscription.retry_schedule
+        # None, or what was written past ``clean``: the service's.
+        self.retry_schedule: Sequence[float] = own if is_schedule(own) else settings.RETRY_SCHEDULE
         try:
             self.keys = [(decode_secret(s.value.reveal()), s.expires_at) for s in secrets]
             if not self.keys:
@@ -242,20 +240,27 @@ def claim(
 
 def renew(using: str, token: UUID, held: Sequence[HeldLane]) -> None:
     """Extend the leases of these lanes; one that was lost shows when its control is read."""
-    began = time.monotonic()
     lease = timedelta(seconds=settings.LEASE_SECONDS)
     ids = [lane.id for lane in held]
-    atomically(using, lambda: Lane.objects.using(using).renew(token, ids, lease=lease))
+
+    def extend() -> tuple[float, set[str]]:
+        began = time.monotonic()  # before the database looks at its clock: never too long
+        return began, Lane.objects.using(using).renew(token, ids, lease=lease)
+
+    began, renewed = atomically(using, extend)
     for lane in held:
-        lane.lease_end = began + settings.LEASE_SECONDS
+        if lane.id in renewed:
+            lane.lease_end = began + settings.LEASE_SECONDS
 
 
 def reload(using: str, token: UUID, held: Sequence[HeldLane], now: datetime) -> None:
     """Take over what people changed about these lanes."""
     by_id = {lane.id: lane for lane in held}
     rows = Lane.objects.using(using).filter(pk__any=list(by_id), token=token)
+    # The rows first: a change that comes between the two statements is then heard of once more.
+    changed = list(rows.select_related("subscription"))
     secrets = secrets_of(using, list(by_id), now)
-    for row in rows.select_related("subscription"):
+    for row in changed:
         by_id[row.pk].take(row.subscription, secrets.get(row.pk, ()), row.control, now)
 
 

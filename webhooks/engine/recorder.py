@@ -97,7 +97,8 @@ class Recorder:
         lost = atomically(self._using, lambda: self._write(results, concerned, ids, free))
         for lane in concerned.values():
             lane.paced = False
-        _tell(results)
+        # A failure that was not applied, because the lane was lost, did not happen.
+        _tell([each for each in results if _is_applied(each, lost)])
         return lost
 
     def _write(
@@ -162,12 +163,20 @@ def _attempt(result: Result) -> tuple[object, ...]:
         job.started_at,
         response.status_code,
         result.outcome.code,
-        response.error_detail[:200],
+        _storable(response.error_detail)[:200],
         round(response.elapsed_ms),
-        response.excerpt,
+        _storable(response.excerpt),
         response.truncated,
         1,
     )
+
+
+def _storable(text: str) -> str:
+    """Text that every database takes, whatever a host's own transport let through.
+
+    An attempt that cannot be written would be sent again for ever.
+    """
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _tally(results: Sequence[Result]) -> Tally:
@@ -187,6 +196,10 @@ def _tally(results: Sequence[Result]) -> Tally:
             ack_ms=since.total_seconds() * 1000 if delivered else None,
         )
     return tally
+
+
+def _is_applied(result: Result, lost: set[str]) -> bool:
+    return result.decision.state is State.DELIVERED or result.job.lane_id not in lost
 
 
 def _tell(results: Sequence[Result]) -> None:

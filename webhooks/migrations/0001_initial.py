@@ -109,6 +109,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'event',
                 'verbose_name_plural': 'events',
+                'permissions': [('view_payload', 'Can see payloads')],
                 'indexes': [models.Index(condition=models.Q(('fanned_out_at__isnull', True)), fields=['seq', 'id'], name='webhooks_event_outbox'), models.Index(fields=['seq'], name='webhooks_event_seq')],
                 'constraints': [models.UniqueConstraint(fields=('requester', 'type', 'idempotency_key'), name='webhooks_event_once')],
             },

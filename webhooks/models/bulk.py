@@ -44,7 +44,9 @@ def insert_rows(
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             if copy and hasattr(cursor.cursor, "copy"):  # psycopg 3
-                with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as stream:
+                # Django wraps the errors of execute() alone; as they are, nobody would catch these.
+                sql = f"COPY {table} ({names}) FROM STDIN"
+                with connection.wrap_database_errors, cursor.copy(sql) as stream:
                     for row in adapted:
                         stream.write_row(row)
                 return

@@ -98,6 +98,7 @@ class Event(models.Model):
     class Meta:
         verbose_name = _("event")
         verbose_name_plural = _("events")
+        permissions = [("view_payload", "Can see payloads")]
         constraints = [
             # NULL keys never collide, on any database.
             models.UniqueConstraint(

@@ -128,9 +128,9 @@ class SealedField(models.TextField):  # type: ignore[type-arg]
         return value
 
     def get_prep_value(self, value: Any) -> Any:
-        if value is None or value == "":
-            return value
-        return value.ciphertext if isinstance(value, Sealed) else seal(str(value))
+        if isinstance(value, Sealed):
+            return value.ciphertext
+        return seal(str(value)) if value else value
 
 
 def new_subscription_id() -> str:

@@ -53,15 +53,15 @@ class LaneQuerySet(models.QuerySet["Lane"]):
 
         faster_than: only lanes that are known to answer within so many milliseconds.
 
-        Where rows cannot be skipped (SQLite) the transaction has been begun as a writer
+        Where rows cannot be locked (SQLite) the transaction has been begun as a writer
         (:func:`webhooks.engine.transactions.atomically`), so nobody can be between the statements.
         """
         now = db_now(self.db)
         ready = self.ready(now)
         if faster_than is not None:
             ready = ready.filter(latency_ms__lte=faster_than)
-        if transaction.get_connection(self.db).features.has_select_for_update_skip_locked:
-            ready = ready.select_for_update(skip_locked=True)
+        features = transaction.get_connection(self.db).features
+        ready = ready.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
         ids = list(ready.values_list("pk", flat=True)[:limit])
         if not ids:
             return []
@@ -69,10 +69,15 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         self.filter(pk__any=ids).update(token=token, lease_until=until, claim_at=until)
         return list(self.filter(pk__any=ids).select_related("subscription"))
 
-    def renew(self, token: uuid.UUID, ids: Collection[str], *, lease: timedelta) -> None:
-        """Extend the leases that ``token`` still has on these lanes."""
+    def renew(self, token: uuid.UUID, ids: Collection[str], *, lease: timedelta) -> set[str]:
+        """Extend the leases that ``token`` still has on these lanes; which those are.
+
+        Call in a transaction.
+        """
         until = db_now(self.db) + lease
-        self.filter(pk__any=ids, token=token).update(lease_until=until, claim_at=until)
+        mine = {lane.pk for lane in self.held_by(token, ids)}
+        self.filter(pk__any=mine).update(lease_until=until, claim_at=until)
+        return mine
 
     def controls(self, token: uuid.UUID) -> dict[str, int]:
         """The lanes that ``token`` holds, each with its ``control``."""
@@ -105,9 +110,13 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         read earlier, it could miss what somebody added before the lock was granted.
         """
         earliest = self.earliest_due([lane.pk for lane in locked])
+        now = db_now(self.db)
         for lane in locked:
             lane.token = lane.lease_until = None
             lane.claim_at = lane.next_claim(earliest.get(lane.pk))
+            if lane.claim_at is not None:
+                # Behind those that wait already: an old backlog must not come first each time.
+                lane.claim_at = max(lane.claim_at, now)
         columns = ("token", "lease_until", "claim_at", *PACING)
         update_rows(self.db, Lane, columns, [lane.values(columns) for lane in locked])
 
@@ -138,6 +147,7 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         )
         late = models.Q(claim_at__isnull=True) | (
             models.Q(claim_at__gt=models.F("earliest"))
+            & models.Q(claim_at__gt=db_now(self.db))
             & (
                 models.Q(paused_until__isnull=True)
                 | models.Q(claim_at__gt=models.F("paused_until"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from oauth2_provider.settings import oauth2_settings
 
+from webhooks import catalog
 from webhooks.exceptions import BlockedAddress
 from webhooks.models.fields import (
     PrefixedIdField,
@@ -21,6 +21,7 @@ from webhooks.models.fields import (
     new_secret_id,
     new_subscription_id,
 )
+from webhooks.transports.addresses import check_url
 
 if TYPE_CHECKING:
     from webhooks.models.lane import Lane
@@ -85,15 +86,20 @@ ACTED_UPON: dict[str, tuple[Any, ...]] = {
 }
 
 
-def matches(patterns: Iterable[str], event_type: str) -> bool:
+def matches(patterns: Any, event_type: str) -> bool:
     """Whether one of the patterns covers the type.
 
-    ``*`` covers all, ``push.*`` all that begin with ``push.``, anything else itself alone.
+    ``*`` covers all, ``push.*`` all that begin with ``push.``, anything else itself alone. What is
+    no list of texts (a row that was written past ``clean``) covers nothing, and stops nobody else.
     """
+    if not isinstance(patterns, list):
+        return False
     for pattern in patterns:
         if pattern == event_type or pattern == "*":
             return True
-        if pattern.endswith(".*") and event_type.startswith(pattern[:-1]):
+        if not isinstance(pattern, str) or not pattern.endswith(".*"):
+            continue
+        if event_type.startswith(pattern[:-1]):
             return True
     return False
 
@@ -231,9 +237,6 @@ class Subscription(models.Model):
 
     def clean(self) -> None:
         """Refuse what cannot be sent to, matched, or acted upon."""
-        from webhooks import catalog
-        from webhooks.transports.addresses import check_url
-
         errors: dict[str, Any] = {}
         try:
             check_url(self.callback_url)
@@ -244,7 +247,7 @@ class Subscription(models.Model):
         except ValueError as error:
             errors["event_types"] = str(error)
         schedule = self.retry_schedule
-        if schedule is not None and not _is_schedule(schedule):
+        if schedule is not None and not is_schedule(schedule):
             errors["retry_schedule"] = _(
                 "A list of at most 30 numbers of seconds, each from 1 to 86,400."
             )
@@ -256,7 +259,8 @@ class Subscription(models.Model):
             raise ValidationError(errors)
 
 
-def _is_schedule(value: Any) -> bool:
+def is_schedule(value: Any) -> bool:
+    """Whether this is a retry schedule: a list of seconds, each from 1 to 86,400."""
     return (
         isinstance(value, list)
         and len(value) <= 30
