@@ -90,7 +90,8 @@ def _times(
     where: str, conf: Conf, drain_seconds: float, post_seconds: float
 ) -> Iterator[CheckMessage]:
     timeout, retry = conf.get("timeout"), conf.get("retry", 60)
-    # A task of ours carries a timeout of its own, whatever the cluster's is.
+    # A task of ours carries a timeout of its own, whatever the cluster's is. That it may be above
+    # 'retry' is no error: a second drain of the same moment is one look at the database more.
     own = int(drain_seconds + 2 * post_seconds + 20)
     if not _is_number(timeout) or timeout <= 0:
         yield Error(
@@ -99,12 +100,11 @@ def _times(
             hint=f"Set 'timeout' to {own} or more, and 'retry' above it.",
             id="webhooks.E042",
         )
-    longest = max(own, timeout if _is_number(timeout) else 0)
-    if not _is_number(retry) or retry <= longest:
+    if not _is_number(retry) or (_is_number(timeout) and retry <= timeout):
         yield Error(
-            f"{where} has 'retry' {retry!r}, but a task of ours may run for {longest} seconds: "
-            "django-q2 would run it again while it still runs.",
-            hint=f"Set 'retry' above {longest}, and above 'timeout'.",
+            f"{where} has 'retry' {retry!r}, not above its 'timeout' {timeout!r}: django-q2 would "
+            "run a task again while it still runs.",
+            hint=f"Set 'retry' above 'timeout', best above {own}.",
             id="webhooks.E043",
         )
     needed = drain_seconds + post_seconds

@@ -342,3 +342,24 @@ def test_event_types_that_make_no_sense_harm_nobody_else(receiver: Receiver, poi
     fan_out_all()
     assert told(good) == ["order.paid"]
     assert told(bad) in ([], ["order.paid"])
+
+
+def test_requesters_that_differ_in_case_or_trailing_space_are_different(
+    receiver: Receiver,
+) -> None:
+    subscribe(receiver, "app:Shop")
+    for requester in ("app:shop", "app:Shop "):
+        emit("order.paid", {"order": 1}, requester=requester)
+    fan_out_all()
+    assert not Delivery.objects.exists()
+    emit("order.paid", {"order": 1}, requester="app:Shop")
+    fan_out_all()
+    assert Delivery.objects.count() == 1
+
+
+def test_idempotency_keys_that_differ_in_case_or_accent_are_different() -> None:
+    keys = ["abc", "ABC", "äbc", "abc "]
+    events = {
+        emit("order.paid", {"key": key}, requester="app:a", idempotency_key=key).pk for key in keys
+    }
+    assert len(events) == len(keys)

@@ -187,7 +187,9 @@ class _Candidates:
             return
         self._known = {requester: [] for requester in requesters}
         for candidate in found:
-            self._known[candidate.requester].append(candidate)
+            # MariaDB may find "app:Shop" for "app:shop", if somebody changed the collation back.
+            if candidate.requester in self._known:
+                self._known[candidate.requester].append(candidate)
 
     def _read(self, requester: str, after: str) -> tuple[list[Candidate], bool]:
         subscriptions = Subscription.objects.using(self._using).receiving()

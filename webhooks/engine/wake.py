@@ -31,6 +31,8 @@ LINGER, POLL = 1.0, 0.15
 QUIET = (0.25, 0.5, 0.9)
 #: After a broker took longer than this to fail, it is left alone for so long.
 SLOW, REST = 0.1, 5.0
+#: A broker that is down is logged at most so often, in seconds.
+COMPLAIN = 30.0
 BROKER_TIMEOUT = 0.5
 
 
@@ -39,7 +41,7 @@ class _Quiet:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._until = 0.0
+        self._until = self._silent_until = 0.0
         self._step = 0
 
     def keeps(self) -> bool:
@@ -58,8 +60,16 @@ class _Quiet:
         if took > SLOW:
             self._until = time.monotonic() + REST
 
+    def may_complain(self) -> bool:
+        """Whether it is time to say once more that the broker is down; not for each event."""
+        now = time.monotonic()
+        if now < self._silent_until:
+            return False
+        self._silent_until = now + COMPLAIN
+        return True
+
     def reset(self) -> None:
-        self._until = 0.0
+        self._until = self._silent_until = 0.0
         self._step = 0
 
 
@@ -69,7 +79,8 @@ quiet = _Quiet()
 def wake(*, force: bool = False) -> None:
     """Call a worker, unless one was called just now. Never raises.
 
-    force: call in any case (a drain that hands on, a sweep that found work).
+    force: call in any case (a drain that hands on, a sweep that found work). A WAKER of the host's
+    own runs in the caller's thread: what it takes, the caller waits.
     """
     if not force and quiet.keeps():
         return
@@ -81,7 +92,8 @@ def wake(*, force: bool = False) -> None:
         cast(Callable[[], Any], import_string(path))()
     except Exception:
         quiet.failed(time.monotonic() - began)
-        logger.exception("No worker could be woken; the sweep will find what is due.")
+        if quiet.may_complain():
+            logger.exception("No worker could be woken; the sweep will find what is due.")
     else:
         quiet.called()
 
@@ -106,11 +118,12 @@ def task_timeout() -> int:
 def _broker(pid: int, cluster: str | None) -> Any:
     """The queue's broker, one object for each process (``pid``: a fork must not share sockets)."""
     from django_q.brokers import get_broker
-    from django_q.brokers.orm import ORM
+    from django_q.conf import Conf
 
+    others_first = Conf.BROKER_CLASS or Conf.IRON_MQ or isinstance(Conf.SQS, dict)
+    if Conf.ORM and not others_first:  # as get_broker() chooses
+        return _orm_broker()(list_key=cluster or Conf.CLUSTER_NAME)
     broker = get_broker(cluster)
-    if type(broker) is ORM:
-        return _orm_broker()(list_key=broker.list_key)
     _hurry(broker.connection)
     return broker
 
@@ -124,8 +137,8 @@ def _orm_broker() -> type[Any]:
     class OutboxOrmBroker(ORM):  # type: ignore[misc]
         """django-q2's, but it leaves the caller's connection open.
 
-        The original closes old connections before each INSERT; with CONN_MAX_AGE = 0 that is the
-        connection of the request that just emitted.
+        The original closes old connections when it is made and before each INSERT; with
+        CONN_MAX_AGE = 0 that is the connection of the request that just emitted.
         """
 
         @staticmethod
