@@ -113,6 +113,31 @@ def test_a_lane_is_known_after_five_answers_and_follows_the_last_ones() -> None:
     assert lane.is_slow(time.monotonic())
 
 
+def test_a_lane_with_one_event_at_a_time_is_known_after_five_holders() -> None:
+    latency: int | None = UNKNOWN
+    for holders in range(5):
+        lane = held_lane(latency, waiting=1)
+        assert lane.is_slow(time.monotonic()), holders
+        worker = Slots(lane)
+        worker.fill()
+        worker.end(lane, 40)
+        latency = lane.row.latency_ms
+    assert not held_lane(latency).is_slow(time.monotonic())
+
+
+def test_one_slow_answer_does_not_make_a_lane_with_few_events_slow_but_several_do() -> None:
+    latency: int | None = 40
+    found = []
+    for _ in range(4):
+        lane = held_lane(latency, waiting=1)
+        worker = Slots(lane)
+        worker.fill()
+        worker.end(lane, 3000)
+        latency = lane.row.latency_ms
+        found.append(held_lane(latency).is_slow(time.monotonic()))
+    assert found == [False, True, True, True]
+
+
 def test_one_requester_takes_a_quarter_while_others_want_the_rest() -> None:
     greedy = [held_lane(FAST, requester="app:greedy") for _ in range(12)]
     others = [held_lane(FAST) for _ in range(3)]

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -34,6 +35,8 @@ logger = logging.getLogger("webhooks")
 SLOW_MS = 1000.0
 #: The speed of a lane is known after so many answers, and follows the last ones.
 KNOWN, REMEMBERED = 5, 20
+#: What a lane is taken for before its first answer: KNOWN quick ones make it a fast lane.
+UNKNOWN_MS = 2500.0
 #: How long a lane rests whose secrets cannot be read.
 SECRET_PAUSE = timedelta(seconds=60)
 
@@ -90,7 +93,7 @@ class HeldLane:
         self.active = subscription.status == Status.SUBSCRIBED
         self.cap = 1 if subscription.ordered else subscription.max_in_flight or math.inf
         self.keys: list[tuple[bytes, datetime | None]] = []
-        own = subscription.retry_schedule
+        own: Any = subscription.retry_schedule
         # None, or what was written past ``clean``: the service's.
         self.retry_schedule: Sequence[float] = own if is_schedule(own) else settings.RETRY_SCHEDULE
         try:
@@ -163,6 +166,11 @@ class HeldLane:
         if len(self._latencies) >= KNOWN:
             ranked = sorted(self._latencies)
             self.row.latency_ms = round(ranked[math.ceil(0.9 * len(ranked)) - 1])
+        else:
+            # A lane with few events is let go after each: what is known must grow from holder to
+            # holder, or it would count as slow for ever.
+            known = UNKNOWN_MS if self.row.latency_ms is None else self.row.latency_ms
+            self.row.latency_ms = round(known + (elapsed_ms - known) / KNOWN)
 
     def succeeded(self, at: datetime) -> None:
         self.row.last_success_at = at
