@@ -162,6 +162,23 @@ def test_a_failed_delivery_is_tried_again_under_the_same_id_with_the_same_body(
         assert timedelta(0) <= attempt.started_at - attempt.due_at < timedelta(seconds=1.5)
 
 
+def test_a_retry_is_not_early_although_its_lane_is_busy(receiver: Receiver, configure: Any) -> None:
+    configure(RETRY_SCHEDULE=(2,))
+
+    def answer(post: Received) -> Answer:
+        if post.json["data"]["order"] == 0:
+            return Answer(status=500 if receiver.ids[post.id] == 1 else 200)
+        return Answer(after=0.25)
+
+    receiver.answer = answer
+    subscribe(receiver, max_in_flight=1)
+    emit_orders(6)
+    drain()
+    retry = DeliveryAttempt.objects.get(number=2)
+    assert timedelta(0) <= retry.started_at - retry.due_at < timedelta(seconds=1.5)
+    assert states() == {"delivered": 6}
+
+
 def test_after_the_schedule_it_is_dead_and_the_host_is_told(
     receiver: Receiver, configure: Any
 ) -> None:
@@ -425,13 +442,19 @@ def test_a_subscription_without_any_secret_sends_nothing(receiver: Receiver) -> 
 def test_unsubscribing_cancels_a_backlog_at_once_and_keeps_what_was_acknowledged(
     receiver: Receiver,
 ) -> None:
-    receiver.answer = failing(1, after=0.3)
+
+    def answer(post: Received) -> Answer:
+        return Answer(status=500 if post.json["data"]["order"] % 2 else 200, after=1.5)
+
+    receiver.answer = answer
     subscription = subscribe(receiver)
     emit_orders(40)
     with in_background(deliver):
         receiver.wait_for(4)
         change_status(subscription, Status.UNSUBSCRIBED, reason="client")
-    assert states() == {"cancelled": 40}  # also those that had failed and waited for a retry
+    assert len(receiver.posts) == 4
+    # Also those that failed, and would have waited for a retry, are over.
+    assert states() == {"delivered": 2, "cancelled": 38}
     assert Lane.objects.get().claim_at is None
 
 

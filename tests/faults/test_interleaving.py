@@ -165,7 +165,7 @@ def test_a_change_of_status_and_release(
     assert lost(play_every_order(stage, make)) == []
 
 
-@pytest.mark.parametrize("after", [Status.SUSPENDED, Status.SUBSCRIBED, Status.UNSUBSCRIBED])
+@pytest.mark.parametrize("after", [Status.SUBSCRIBED, Status.UNSUBSCRIBED])
 def test_a_change_of_status_and_fan_out(
     stage: Stage, subscription: Subscription, after: str
 ) -> None:
