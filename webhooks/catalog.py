@@ -221,7 +221,9 @@ class _ModelEvents:
         elif callable(self.requester):
             requester = self.requester(instance)
         else:
-            requester = str(getattr(instance, self.requester))
+            requester = getattr(instance, self.requester)
+            if requester is not None and not isinstance(requester, str):
+                requester = str(requester)
         webhook_event.send(
             sender=self.model,
             type=f"{self.prefix}.{verb}",

@@ -36,7 +36,8 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "LEASE_SECONDS": 60,
     # Seconds to wait after each failed try; one try more than entries, then dead letter.
     "RETRY_SCHEDULE": (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400),
-    # A delivery older than this many seconds, from its first due time, is not tried again.
+    # After a failure, a delivery whose next try would lie more than so many seconds behind its
+    # first due time is not tried again.
     "MAX_AGE": 96 * 3600,
     # Bytes of an event's JSON.
     "MAX_PAYLOAD_BYTES": 256 * 1024,

@@ -172,6 +172,7 @@ def _build(
 ) -> Event:
     """Check everything; no SQL."""
     entry = catalog.get(type)
+    requester = "" if requester is None else requester
     if not requester and entry.audience == "requester":
         raise InvalidEvent(
             f"{type!r} is addressed to one requester: pass requester='app:<client id>' or "

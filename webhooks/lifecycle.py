@@ -20,7 +20,8 @@ from webhooks.engine.wake import wake
 from webhooks.exceptions import IllegalStatusChange
 from webhooks.formats.signing import decode_secret, generate_secret
 from webhooks.models import Lane, SigningSecret, Subscription
-from webhooks.models.subscription import Status
+from webhooks.models.lane import PACING
+from webhooks.models.subscription import ON_HOLD, Status
 from webhooks.signals import subscription_status_changed
 
 #: Where each status may lead.
@@ -95,7 +96,7 @@ def update(subscription: Subscription, **changes: Any) -> bool:
     subscription.full_clean()  # before the transaction: it looks the URL's host up
     using = settings.database
     with transaction.atomic(using=using):
-        [lane] = Lane.objects.using(using).lock([subscription.pk])
+        lane = _lock_lane(subscription, using)
         stored = Subscription.objects.using(using).get(pk=subscription.pk)
         changed = [
             name
@@ -105,6 +106,8 @@ def update(subscription: Subscription, **changes: Any) -> bool:
         if not changed:
             return False
         subscription.save(using=using, update_fields=[*changed, "updated_at"])
+        if "callback_url" in changed:
+            lane.begin_anew()
         tell_holder(lane, using)
         transaction.on_commit(wake, using=using, robust=True)
     return True
@@ -124,7 +127,7 @@ def rotate_secret(
     decode_secret(text)
     using = settings.database
     with transaction.atomic(using=using):
-        [lane] = Lane.objects.using(using).lock([subscription.pk])
+        lane = _lock_lane(subscription, using)
         now = db_now(using)
         live = SigningSecret.objects.using(using).filter(subscription=subscription).live(now)
         for place, old in enumerate(list(live)):
@@ -133,6 +136,8 @@ def rotate_secret(
                 old.expires_at = end
                 old.save(using=using, update_fields=["expires_at"])
         _add_secret(subscription, text, using)
+        if lane.pause_reason == "secret_unreadable":
+            lane.begin_anew()
         tell_holder(lane, using)
     return text
 
@@ -146,7 +151,7 @@ def change_status(subscription: Subscription, status: str, *, reason: str) -> bo
     """
     using = settings.database
     with transaction.atomic(using=using):
-        [lane] = Lane.objects.using(using).lock([subscription.pk])
+        lane = _lock_lane(subscription, using)
         # The row as it is now, under the lane's lock: the caller's may be old.
         previous = (
             Subscription.objects.using(using)
@@ -169,7 +174,9 @@ def change_status(subscription: Subscription, status: str, *, reason: str) -> bo
             update_fields=["status", "status_reason", "status_since", "updated_at"],
         )
         # An unsubscribed lane stays claimable: its next holder cancels what is pending.
-        lane.held = status in (Status.PENDING, Status.SUSPENDED)
+        lane.held = status in ON_HOLD
+        if status == Status.SUBSCRIBED:
+            lane.begin_anew()
         tell_holder(lane, using, at_once=status == Status.UNSUBSCRIBED)
         transaction.on_commit(
             lambda: subscription_status_changed.send_robust(
@@ -197,7 +204,23 @@ def tell_holder(lane: Lane, using: str, *, at_once: bool = False) -> None:
         lane.claim_at = lane.next_claim(earliest.get(lane.pk))
         if at_once and lane.claim_at is not None:
             lane.claim_at = db_now(using)
-    lane.save(using=using, update_fields=["control", "held", "claim_at"])
+    lane.save(using=using, update_fields=["control", "held", "claim_at", *PACING])
+
+
+def _lock_lane(subscription: Subscription, using: str) -> Lane:
+    """The subscription's lane, locked; made first where somebody wrote the subscription past us.
+
+    Raises Subscription.DoesNotExist when it was deleted.
+    """
+    lanes = Lane.objects.using(using)
+    if locked := lanes.lock([subscription.pk]):
+        return locked[0]
+    stored = Subscription.objects.using(using).get(pk=subscription.pk)
+    lanes.bulk_create(
+        [Lane(subscription=stored, held=stored.status in ON_HOLD)], ignore_conflicts=True
+    )
+    [lane] = lanes.lock([subscription.pk])
+    return lane
 
 
 def _add_secret(subscription: Subscription, text: str, using: str) -> None:

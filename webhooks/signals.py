@@ -22,8 +22,9 @@ delivery_succeeded = Signal()
 #: ``due_at`` (when the next try is due).
 delivery_failed = Signal()
 
-#: A delivery ended undelivered. Arguments: as ``delivery_succeeded``, and ``error_code``,
-#: ``state`` (``dead``, ``expired`` or ``cancelled``).
+#: A delivery ended undelivered by an attempt's answer. Arguments: as ``delivery_succeeded``, and
+#: ``error_code``, ``state`` (``dead``, ``expired``, or ``cancelled`` after 410 Gone). What is
+#: cancelled or discarded without an attempt is seen in its row, and not told here.
 delivery_dead = Signal()
 
 #: A subscription moved from one status to another. Arguments: ``subscription``, ``previous``,

@@ -51,7 +51,7 @@ class Holder:
         ]
 
     def write(self, results: list[Result], release: bool = False) -> set[str]:
-        lost = self.recorder.write(results, [self.lane], [self.lane] if release else [])
+        lost = self.recorder.write(results, [self.lane], [self.lane] if release else []).lost
         self.lane.open -= {result.job.delivery.id for result in results}
         return lost
 
@@ -185,7 +185,7 @@ def test_results_that_could_not_be_written_are_written_once_later(
     holder = held(3)
     results = holder.post(OK, BAD, OK)
 
-    def fail(*args: Any) -> None:
+    def fail(*args: Any, **options: Any) -> None:
         raise RuntimeError("as if the process had been interrupted")
 
     with monkeypatch.context() as patch:

@@ -240,10 +240,10 @@ def test_fanning_out_without_the_lanes_lock_does_lose(
     monkeypatch: pytest.MonkeyPatch,
     lanes_are_broken: None,
 ) -> None:
-    def without_lock(self: Any, ids: Any) -> list[Lane]:
-        return list(self.filter(pk__any=ids).order_by("pk"))
+    def without_lock(using: str, ids: set[str]) -> tuple[list[Lane], set[str], set[str]]:
+        return list(Lane.objects.filter(pk__any=ids).order_by("pk")), set(), set()
 
-    monkeypatch.setattr("webhooks.models.lane.LaneQuerySet.lock", without_lock)
+    monkeypatch.setattr("webhooks.engine.fanout._lock_lanes", without_lock)
 
     def make() -> tuple[Work, Work]:
         scene = Scene(subscription).hold(OK)

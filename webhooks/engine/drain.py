@@ -28,6 +28,7 @@ from webhooks.engine.lanes import HeldLane, Job
 from webhooks.engine.outcome import Verdict
 from webhooks.engine.pacing import Shares
 from webhooks.engine.recorder import Recorder, Result, conclude
+from webhooks.engine.transactions import DATABASE_ERRORS
 from webhooks.engine.wake import LINGER, POLL, wake
 from webhooks.exceptions import IllegalStatusChange
 from webhooks.lifecycle import change_status
@@ -81,6 +82,8 @@ class Drain:
         self.in_flight = 0
         self.looked_in_vain = False
         self.in_grace = False
+        self.handed_on = False
+        self.recruited = False
         self.sitting = False
         now = time.monotonic()
         self.soft_end = now + seconds if seconds is not None else float("inf")
@@ -92,19 +95,24 @@ class Drain:
 
     def run(self) -> bool:
         """Work until the slice ends, all is idle, or somebody says stop; True: there is more."""
-        while not self.is_over():
-            try:
-                self.look()
-                self.keep()
-                self.holdings.refill()
-                self.begin()
-                self.take_in(self.patience())
-                self.flush()
-            except DatabaseError:
-                self.recover()
-        sitting = self.sitting
-        self.finish()
+        try:
+            while not self.is_over():
+                self.round()
+            sitting = self.sitting
+        finally:
+            self.finish()  # whatever went wrong: what was answered is written
         return sitting or self.holdings.someone_is_ready()
+
+    def round(self) -> None:
+        try:
+            self.keep()
+            self.look()
+            self.holdings.refill()
+            self.begin()
+            self.take_in(self.patience())
+            self.flush()
+        except DATABASE_ERRORS:
+            self.recover()
 
     # The steps of a round
 
@@ -128,7 +136,9 @@ class Drain:
         meanwhile; the slow ones, by whoever hears this."""
         if not self.in_grace:
             self.in_grace = True
-            wake(force=True)
+            self.handed_on = self.holdings.waits_for_slow_ones()
+            if self.handed_on:
+                wake(force=True)
             self.holdings.let_slow_ones_go()
         in_time = now < self.soft_end + settings.TIMEOUT - 1
         return not (in_time and self.holdings.waits_for_slow_ones())
@@ -153,16 +163,18 @@ class Drain:
             return
         self.clock.sync()
         workers = Worker.objects.using(self.using)
-        workers.filter(pk=self.worker.pk).update(
+        shown = workers.filter(token=self.token).update(
             heartbeat_at=self.clock.now(), in_flight=self.in_flight, lanes=len(self.holdings.lanes)
         )
+        if not shown:  # taken for dead while it was stopped; it lives
+            workers.take_slot(self.token, None)
         if not self.holdings:
             self.next_control = now + CONTROL_SECONDS
             return
         self.next_control = self.holdings.hear() + CONTROL_SECONDS
         if self.holdings.someone_is_ready():
             self.holdings.give_turns()
-            if self.holdings.eager() >= self.transport.concurrency:
+            if self.holdings.eager() >= self.transport.concurrency and not self.recruited:
                 self.recruit()
 
     def begin(self) -> None:
@@ -186,11 +198,15 @@ class Drain:
         ):
             if lane.lease_end < safe:
                 lane.leave()
+            elif not lane.live_keys(started_at):
+                lane.rest_unsigned(started_at)
             if not lane.buffer:
                 continue
+            if time.monotonic() > now + LEASE_MARGIN / 2:
+                return  # this process was stopped for a while: look at everything again
             job = lane.begin(started_at, self.token)
             self.in_flight += 1
-            self.shares.began(lane)
+            self.shares.began(job)
             try:
                 self.transport.start(job, lane.request(job))
             except Exception:
@@ -221,7 +237,7 @@ class Drain:
         """Judge an answer, and keep the result for the next flush."""
         self.in_flight -= 1
         lane = self.holdings.lanes[job.lane_id]
-        self.shares.ended(lane)
+        self.shares.ended(job)
         if not self.results:
             self.next_flush = time.monotonic() + FLUSH_SECONDS
         self.results.append(conclude(lane, job, response, self.clock, self.rng))
@@ -268,20 +284,20 @@ class Drain:
             own = [result for result in batch if result.job.lane_id == pk]
             try:
                 self.write_together(own, [lane] if lane in done else [])
-            except DatabaseError:
+            except DATABASE_ERRORS:
                 lane.leave()
                 self.write_again_at = time.monotonic() + WRITE_AGAIN
 
     def write_together(self, batch: list[Result], done: list[HeldLane]) -> None:
         paced = [lane for lane in self.holdings.lanes.values() if lane.paced]
-        lost = self.recorder.write(batch, paced, done)
-        written = set(map(id, batch))
-        self.results = [result for result in self.results if id(result) not in written]
-        for result in batch:
+        written = self.recorder.write(batch, paced, done)
+        ids = set(map(id, written.results))
+        self.results = [result for result in self.results if id(result) not in ids]
+        for result in written.results:
             self.holdings.lanes[result.job.lane_id].open.discard(result.job.delivery.id)
-        self.holdings.freed(done)
-        self.holdings.lose(lost & self.holdings.lanes.keys())
-        for pk in {r.job.lane_id for r in batch if r.outcome.verdict is Verdict.GONE}:
+        self.holdings.freed([lane for lane in done if lane.id not in written.busy])
+        self.holdings.lose(written.lost & self.holdings.lanes.keys())
+        for pk in {r.job.lane_id for r in written.results if r.outcome.verdict is Verdict.GONE}:
             self.unsubscribe(pk)
 
     def unsubscribe(self, subscription_id: str) -> None:
@@ -291,13 +307,14 @@ class Drain:
             return
         try:
             change_status(subscription, Status.UNSUBSCRIBED, reason="gone")
-        except IllegalStatusChange:
+        except (IllegalStatusChange, Subscription.DoesNotExist):
             logger.info("%s answered 410 Gone, but had ended already.", subscription_id)
 
     # Coming and going
 
     def recruit(self) -> None:
-        """Call another worker: there is more than this one can take."""
+        """Call another worker, once in a slice: there is more than this one can take."""
+        self.recruited = True
         alive = Worker.objects.using(self.using).alive(self.clock.now()).count()
         if alive < settings.WORKERS:
             wake()
@@ -323,7 +340,7 @@ class Drain:
             try:
                 self.take_in(0.1 if self.in_flight else 0.0)
                 self.flush(final=not self.in_flight)
-            except DatabaseError:
+            except DATABASE_ERRORS:
                 self.recover()
             if time.monotonic() < self.write_again_at:
                 time.sleep(0.1)

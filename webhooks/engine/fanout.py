@@ -65,30 +65,32 @@ def _fan_out(using: str, room: int) -> FannedOut:
         return FannedOut()
     now = db_now(using)
     candidates = _Candidates(using, events, page=room)
-    rows: list[tuple[Any, ...]] = []
-    done: list[Event] = []
+    addressed: list[_Addressed] = []
+    count = 0
     for event in events:
-        if len(rows) >= room:
+        if count >= room:
             break
-        if event.seq is None:
-            duty.counter += 1
-            event.seq = duty.counter
-        _address(event, candidates, rows, room, now)
-        done.append(event)
-    _write(using, done, rows, now)
-    duty.ran_at = now
-    duty.save(using=using, update_fields=["counter", "ran_at"])
-    return FannedOut(len(done), len(rows), more=len(done) == room or len(rows) >= room)
+        addressed.append(_address(event, candidates, room - count, now))
+        count += len(addressed[-1].rows)
+    more = count >= room or len(addressed) == room
+    locked, gone, busy = _lock_lanes(using, {row[2] for each in addressed for row in each.rows})
+    ready = _without_busy(addressed, busy)
+    _write(using, duty, ready, locked, gone, now)
+    return FannedOut(len(ready), sum(len(each.rows) for each in ready), more=more and bool(ready))
 
 
-def _address(
-    event: Event,
-    candidates: _Candidates,
-    rows: list[tuple[Any, ...]],
-    room: int,
-    now: datetime,
-) -> None:
-    """Add the event's deliveries, page by page, as long as the transaction has room."""
+@dataclass(frozen=True, slots=True)
+class _Addressed:
+    """An event's next deliveries. after: the last subscription that they reach; "": all of them."""
+
+    event: Event
+    rows: list[tuple[Any, ...]]
+    after: str
+
+
+def _address(event: Event, candidates: _Candidates, room: int, now: datetime) -> _Addressed:
+    """The event's deliveries, page by page, as long as the transaction has room."""
+    rows: list[tuple[Any, ...]] = []
     after = event.fan_out_after
     while True:
         page, last = candidates.page(event.requester, after)
@@ -96,13 +98,27 @@ def _address(
             _row(event, each, now) for each in page if matches(each.event_types, event.type)
         )
         if last:
-            event.fanned_out_at = now
-            event.fan_out_after = ""
-            return
+            return _Addressed(event, rows, "")
         after = page[-1].id
         if len(rows) >= room:
-            event.fan_out_after = after  # the next transaction goes on here
-            return
+            return _Addressed(event, rows, after)
+
+
+def _without_busy(addressed: list[_Addressed], busy: set[str]) -> list[_Addressed]:
+    """Put off the events that concern a lane which somebody else has locked.
+
+    And, to keep each lane's order, what comes after them in any lane that they concern.
+    """
+    if not busy:
+        return addressed
+    ready = []
+    for each in addressed:
+        lanes = {row[2] for row in each.rows}
+        if lanes & busy:
+            busy |= lanes
+        else:
+            ready.append(each)
+    return ready
 
 
 def _row(event: Event, candidate: Candidate, now: datetime) -> tuple[Any, ...]:
@@ -123,23 +139,44 @@ def _row(event: Event, candidate: Candidate, now: datetime) -> tuple[Any, ...]:
     )
 
 
-def _write(
-    using: str, events: Sequence[Event], rows: Sequence[tuple[Any, ...]], now: datetime
-) -> None:
-    ids = {row[2] for row in rows}
+def _lock_lanes(using: str, ids: set[str]) -> tuple[list[Lane], set[str], set[str]]:
+    """Lock the lanes; which are locked, which are gone, and which others have locked."""
     lanes = Lane.objects.using(using)
-    locked = lanes.lock(ids)
-    if len(locked) < len(ids):
-        _make_lanes(using, ids - {lane.pk for lane in locked})
-        locked = lanes.lock(ids)
-    if len(locked) < len(ids):
-        # Subscriptions that were deleted since they were read.
-        there = {lane.pk for lane in locked}
-        rows = [row for row in rows if row[2] in there]
+    locked = lanes.lock_free(ids)
+    missing = ids - {lane.pk for lane in locked}
+    if not missing:
+        return locked, set(), set()
+    busy = set(lanes.filter(pk__any=missing).values_list("pk", flat=True))
+    missing -= busy
+    # Only now: an INSERT would wait for whoever changes the row that it collides with.
+    _make_lanes(using, missing)
+    locked += lanes.lock_free(missing)
+    return locked, missing - {lane.pk for lane in locked}, busy
+
+
+def _write(
+    using: str,
+    duty: Duty,
+    ready: Sequence[_Addressed],
+    locked: Sequence[Lane],
+    gone: set[str],
+    now: datetime,
+) -> None:
+    # ``gone``: subscriptions that were deleted since they were read.
+    rows = [row for each in ready for row in each.rows if row[2] not in gone]
     Delivery.objects.using(using).add(rows)
     waiting = {row[2] for row in rows if row[3] == State.PENDING}
-    lanes.expect([lane for lane in locked if lane.pk in waiting], now)
-    Event.objects.using(using).mark_dispatched(events)
+    Lane.objects.using(using).expect([lane for lane in locked if lane.pk in waiting], now)
+    for each in ready:
+        event = each.event
+        if event.seq is None:
+            duty.counter += 1
+            event.seq = duty.counter
+        event.fan_out_after = each.after
+        event.fanned_out_at = None if each.after else now
+    Event.objects.using(using).mark_dispatched([each.event for each in ready])
+    duty.ran_at = now
+    duty.save(using=using, update_fields=["counter", "ran_at"])
 
 
 def _make_lanes(using: str, ids: set[str]) -> None:

@@ -28,6 +28,8 @@ HELD = 1024
 TURN_DELIVERIES, TURN_SECONDS = 500, 5.0
 #: A refill reads about so many bytes of payloads, and at most so many deliveries.
 REFILL_BYTES, REFILL_MAX = 8 * 1024 * 1024, 512
+#: When lanes have so many bytes buffered, slow ones get no more.
+BUFFER_BYTES = 32 * 1024 * 1024
 #: Pending deliveries of an unsubscribed lane are cancelled in batches of this size.
 CANCEL_BATCH = 1000
 
@@ -68,8 +70,10 @@ class Holdings:
             self.using, self.token, limit=room, now=self.clock.now(), fast_only=fast_only
         )
         for lane in claimed:
-            # Our own lease may have run out, and nobody taken the lane: what we know of it stands.
-            self.lanes.setdefault(lane.id, lane).lease_end = lane.lease_end
+            # Our own lease may have run out unnoticed (a process that was stopped).
+            if lane.id in self.lanes:
+                lane.inherit(self.lanes[lane.id])
+            self.lanes[lane.id] = lane
         return len(claimed), len(claimed) == room
 
     def look_again(self) -> None:
@@ -133,6 +137,9 @@ class Holdings:
         """Read what is due in the lanes that run low, all of them in one statement."""
         low = max(2, self.slots // 4)
         hungry = [lane for lane in self.lanes.values() if lane.wants_more(low)]
+        if sum(lane.buffered_bytes for lane in self.lanes.values()) > BUFFER_BYTES:
+            now = time.monotonic()
+            hungry = [lane for lane in hungry if not lane.is_slow(now)]
         if hungry and self.eager() < 2 * self.slots:
             room = max(16, min(REFILL_MAX, int(REFILL_BYTES / self._payload_bytes)))
             self._read(hungry[:room], room)
@@ -168,18 +175,20 @@ class Holdings:
             if lane.subscription.status == Status.UNSUBSCRIBED:
                 if lane.open:
                     continue  # once they are written: a failed one would be pending again
-                self._cancel_pending(lane)
+                if self._cancel_pending(lane):
+                    continue  # the rest in the next round: others do not wait for it
             done.append(lane)
         return done
 
-    def _cancel_pending(self, lane: HeldLane) -> None:
-        """End what is pending in a lane that goes back unsubscribed, a batch at a time."""
+    def _cancel_pending(self, lane: HeldLane) -> bool:
+        """End what is pending in a lane that goes back unsubscribed; whether there may be more."""
         deliveries = Delivery.objects.using(self.using)
-        pending = deliveries.pending().filter(subscription_id=lane.id)
-        while ids := list(pending.order_by("pk").values_list("pk", flat=True)[:CANCEL_BATCH]):
-            deliveries.filter(pk__any=ids).settle(
-                State.CANCELLED, now=self.clock.now(), reason="unsubscribed"
-            )
+        pending = deliveries.pending().filter(subscription_id=lane.id).order_by("pk")
+        ids = list(pending.values_list("pk", flat=True)[:CANCEL_BATCH])
+        deliveries.filter(pk__any=ids).settle(
+            State.CANCELLED, now=self.clock.now(), reason="unsubscribed"
+        )
+        return len(ids) == CANCEL_BATCH
 
     def freed(self, lanes: Collection[HeldLane]) -> None:
         for lane in lanes:

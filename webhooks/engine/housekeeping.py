@@ -12,9 +12,19 @@ from webhooks.clock import db_now
 from webhooks.conf import settings
 from webhooks.engine.drain import HORIZON
 from webhooks.engine.transactions import atomically
-from webhooks.models import Delivery, DeliveryAttempt, DeliveryStats, Duty, Event, Lane, Worker
+from webhooks.models import (
+    Delivery,
+    DeliveryAttempt,
+    DeliveryStats,
+    Duty,
+    Event,
+    Lane,
+    Subscription,
+    Worker,
+)
 from webhooks.models.fields import first_id_of
 from webhooks.models.stats import DAY, FRESH, HOUR
+from webhooks.models.subscription import ON_HOLD
 
 logger = logging.getLogger("webhooks")
 
@@ -62,13 +72,17 @@ def _repair(using: str, ids: list[str]) -> int:
     earliest = lanes.earliest_due(ids)
     now = db_now(using)
     repaired = 0
+    statuses = dict(
+        Subscription.objects.using(using).filter(pk__any=ids).values_list("pk", "status")
+    )
     for lane in locked:
+        lane.held = statuses[lane.pk] in ON_HOLD
         target = lane.next_claim(earliest.get(lane.pk))
         if lane.token is not None or target is None:
             continue
         if lane.claim_at is None or lane.claim_at > max(target, now):
             lane.claim_at = target
-            lane.save(using=using, update_fields=["claim_at"])
+            lane.save(using=using, update_fields=["claim_at", "held"])
             repaired += 1
     return repaired
 

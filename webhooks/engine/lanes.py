@@ -26,6 +26,7 @@ from webhooks.formats import EventRecord, get_format
 from webhooks.formats.signing import decode_secret
 from webhooks.models import DeliveryAttempt, Lane, SigningSecret, Subscription
 from webhooks.models.delivery import DueDelivery, LanePosition
+from webhooks.models.lane import PACING
 from webhooks.models.subscription import Status, is_schedule
 from webhooks.transports.base import Request
 
@@ -43,10 +44,15 @@ SECRET_PAUSE = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One POST: who sends it, what, which try it is, when it was due and began (database time)."""
+    """One POST: who sends it, what, which try it is, when it was due and began (database time).
+
+    requester, host: whose share it takes, whatever becomes of the subscription meanwhile.
+    """
 
     holder: UUID
     lane_id: str
+    requester: str
+    host: str
     delivery: DueDelivery
     number: int
     trigger: str
@@ -66,6 +72,7 @@ class HeldLane:
         self.lease_end = lease_end
         self.claimed_at = time.monotonic()
         self.buffer: deque[DueDelivery] = deque()
+        self.buffered_bytes = 0
         self.after: tuple[datetime, str] | None = None
         self.read_out = False
         self.leaving = False
@@ -103,7 +110,7 @@ class HeldLane:
         except (SecretUnreadable, InvalidSecret, ImproperlyConfigured) as error:
             # Nothing is ever sent unsigned. The deliveries wait, unharmed, and somebody is told.
             logger.error("%s cannot be signed for, and waits: %s", subscription.pk, error)
-            self.rest(now + SECRET_PAUSE, "secret_unreadable")
+            self.rest_unsigned(now)
         if not self.active:
             self.leave()
 
@@ -126,6 +133,7 @@ class HeldLane:
     def begin(self, started_at: datetime, holder: UUID) -> Job:
         """Take the next delivery out of the buffer."""
         delivery = self.buffer.popleft()
+        self.buffered_bytes -= len(delivery.data)
         self.in_flight += 1
         self.taken += 1
         self.open.add(delivery.id)
@@ -135,7 +143,31 @@ class HeldLane:
         usual = triggers.FIRST if number == 1 else triggers.RETRY
         due_at = max(delivery.due_at, self.row.paused_until or delivery.due_at)
         trigger = delivery.trigger or usual.value
-        return Job(holder, self.id, delivery, number, trigger, due_at, started_at)
+        return Job(
+            holder=holder,
+            lane_id=self.id,
+            requester=self.requester,
+            host=self.host,
+            delivery=delivery,
+            number=number,
+            trigger=trigger,
+            due_at=due_at,
+            started_at=started_at,
+        )
+
+    def live_keys(self, at: datetime) -> list[bytes]:
+        """The keys that sign at ``at`` (database time), newest first."""
+        return [key for key, end in self.keys if end is None or end > at]
+
+    def inherit(self, former: HeldLane) -> None:
+        """Take over what is under way from when this worker held the lane before.
+
+        Nothing else: its lease had run out, and somebody may have delivered what it had buffered.
+        """
+        self.open = former.open
+        self.in_flight = former.in_flight
+        self._starts = former._starts
+        former.leave()
 
     def request(self, job: Job) -> Request:
         """The signed POST of a job. Raises what the format raises for what it cannot render."""
@@ -149,7 +181,7 @@ class HeldLane:
         )
         format_ = get_format(self.subscription.format)
         body = format_.body(event)
-        keys = [key for key, end in self.keys if end is None or end > job.started_at]
+        keys = self.live_keys(job.started_at)
         return Request(
             lane=self.id,
             url=self.subscription.callback_url,
@@ -193,10 +225,15 @@ class HeldLane:
         self.paced = True
         self.leave()
 
+    def rest_unsigned(self, now: datetime) -> None:
+        """There is no key to sign with: wait for one."""
+        self.rest(now + SECRET_PAUSE, "secret_unreadable")
+
     def leave(self) -> None:
         """Begin nothing more; the lane goes back when what is open is written."""
         self.leaving = True
         self.buffer.clear()
+        self.buffered_bytes = 0
 
     # Reading what is due
 
@@ -212,6 +249,7 @@ class HeldLane:
         if deliveries:
             self.after = (deliveries[-1].due_at, deliveries[-1].id)
         self.buffer.extend(each for each in deliveries if each.id not in self.open)
+        self.buffered_bytes = sum(len(each.data) for each in self.buffer)
 
     def is_done_after(self, written: set[str]) -> bool:
         """Whether it can go back once these are written: nothing open, and nothing to begin."""
@@ -269,7 +307,10 @@ def reload(using: str, token: UUID, held: Sequence[HeldLane], now: datetime) -> 
     changed = list(rows.select_related("subscription"))
     secrets = secrets_of(using, list(by_id), now)
     for row in changed:
-        by_id[row.pk].take(row.subscription, secrets.get(row.pk, ()), row.control, now)
+        lane = by_id[row.pk]
+        for column in PACING:  # a new URL or a resume begins without the old pause
+            setattr(lane.row, column, getattr(row, column))
+        lane.take(row.subscription, secrets.get(row.pk, ()), row.control, now)
 
 
 def secrets_of(using: str, ids: Sequence[str], now: datetime) -> dict[str, list[SigningSecret]]:

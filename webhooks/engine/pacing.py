@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from webhooks.engine.lanes import HeldLane
+from webhooks.engine.lanes import HeldLane, Job
 
 
 class Shares:
@@ -27,12 +27,12 @@ class Shares:
         self._requesters: Counter[str] = Counter()
         self._hosts: Counter[str] = Counter()
 
-    def began(self, lane: HeldLane) -> None:
-        self._requesters[lane.requester] += 1
-        self._hosts[lane.host] += 1
+    def began(self, job: Job) -> None:
+        self._requesters[job.requester] += 1
+        self._hosts[job.host] += 1
 
-    def ended(self, lane: HeldLane) -> None:
-        for counter, key in ((self._requesters, lane.requester), (self._hosts, lane.host)):
+    def ended(self, job: Job) -> None:
+        for counter, key in ((self._requesters, job.requester), (self._hosts, job.host)):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]

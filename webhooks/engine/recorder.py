@@ -26,18 +26,33 @@ from webhooks.models.delivery import State
 from webhooks.models.fields import new_attempt_id
 from webhooks.models.lane import PACING
 from webhooks.models.stats import Tally
+from webhooks.models.subscription import ON_HOLD
 from webhooks.transports.base import Response
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished POST, judged and decided upon. answered_at: database time."""
+    """A finished POST, judged and decided upon.
+
+    answered_at: database time. next_try_at: when the next one begins, the lane's rest included.
+    """
 
     job: Job
     response: Response
     outcome: Outcome
     decision: Decision
     answered_at: datetime
+    next_try_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one flush wrote. lost: lanes that somebody else holds by now. busy: lanes that somebody
+    has locked; what needs them was left for the next flush."""
+
+    results: Sequence[Result]
+    lost: set[str]
+    busy: set[str]
 
 
 def conclude(
@@ -55,6 +70,7 @@ def conclude(
         max_age=settings.MAX_AGE,
         rng=rng,
     )
+    next_try_at = decision.due_at
     lane.ended(job, response.elapsed_ms)
     if outcome.verdict is Verdict.DELIVERED:
         lane.succeeded(now)
@@ -68,7 +84,7 @@ def conclude(
             decision = replace(decision, due_at=job.delivery.due_at)
         elif outcome.retry_after is not None:
             lane.rest(now + timedelta(seconds=outcome.retry_after), "retry_after")
-    return Result(job, response, outcome, decision, now)
+    return Result(job, response, outcome, decision, now, next_try_at)
 
 
 class Recorder:
@@ -80,11 +96,11 @@ class Recorder:
 
     def write(
         self, results: Sequence[Result], lanes: Sequence[HeldLane], releasing: Sequence[HeldLane]
-    ) -> set[str]:
+    ) -> Written:
         """Write results, the lanes' pacing, and free those of ``releasing``; one transaction.
 
-        Returns the ids of lanes that turned out to be held by somebody else. Raises DatabaseError
-        where the database does not take it; then nothing was written.
+        Raises DatabaseError or InterfaceError where the database does not take it; then nothing
+        was written.
         """
         concerned = {lane.id: lane for lane in lanes if lane.paced}
         concerned.update((lane.id, lane) for lane in releasing)
@@ -94,12 +110,12 @@ class Recorder:
             if result.outcome.verdict is not Verdict.DELIVERED
         }
         free = {lane.id for lane in releasing}
-        lost = atomically(self._using, lambda: self._write(results, concerned, ids, free))
-        for lane in concerned.values():
-            lane.paced = False
+        written = atomically(self._using, lambda: self._write(results, concerned, ids, free))
+        for pk in concerned.keys() - written.busy:
+            concerned[pk].paced = False
         # A failure that was not applied, because the lane was lost, did not happen.
-        _tell([each for each in results if _is_applied(each, lost)])
-        return lost
+        _tell([each for each in written.results if _is_applied(each, written.lost)])
+        return written
 
     def _write(
         self,
@@ -107,10 +123,18 @@ class Recorder:
         concerned: dict[str, HeldLane],
         ids: set[str],
         free: set[str],
-    ) -> set[str]:
+    ) -> Written:
         lanes = Lane.objects.using(self._using)
         locked = lanes.held_by(self._token, ids) if ids else []
         mine = {row.pk for row in locked}
+        missing = ids - mine
+        busy = set(lanes.filter(token=self._token, pk__any=missing).values_list("pk", flat=True))
+        # Acknowledgements need no lane; failures wait for theirs, and nobody waits with them.
+        results = [
+            each
+            for each in results
+            if each.decision.state is State.DELIVERED or each.job.lane_id not in busy
+        ]
         DeliveryAttempt.objects.using(self._using).append(_attempt(result) for result in results)
         self._settle([each for each in results if each.decision.state is State.DELIVERED])
         failed = [
@@ -122,13 +146,20 @@ class Recorder:
         self._reschedule([each for each in failed if each.decision.state is State.PENDING])
         if results:
             DeliveryStats.objects.using(self._using).add(_tally(results))
+        unheard = set()
         for row in locked:
-            if row.pk in concerned:
-                for column in PACING:
-                    setattr(row, column, getattr(concerned[row.pk].row, column))
-        lanes.let_go([row for row in locked if row.pk in free])
+            lane = concerned.get(row.pk)
+            if lane is None:
+                continue
+            if row.control != lane.control:
+                unheard.add(row.pk)  # what a person changed stands as it is
+                continue
+            row.held = lane.subscription.status in ON_HOLD
+            for column in PACING:
+                setattr(row, column, getattr(lane.row, column))
+        lanes.let_go([row for row in locked if row.pk in free], at_once=unheard)
         lanes.pace([row for row in locked if row.pk in concerned and row.pk not in free])
-        return ids - mine
+        return Written(results, missing - busy, busy)
 
     def _settle(self, results: Sequence[Result]) -> None:
         groups: dict[tuple[State, str, int], list[Result]] = defaultdict(list)
@@ -224,7 +255,7 @@ def _tell(results: Sequence[Result]) -> None:
             "status_code": result.response.status_code,
         }
         if state is State.PENDING:
-            said |= {"error_code": result.outcome.code, "due_at": result.decision.due_at}
+            said |= {"error_code": result.outcome.code, "due_at": result.next_try_at}
         elif state is not State.DELIVERED:
             said |= {"error_code": result.outcome.code, "state": state.value}
         signal.send_robust(sender=Delivery, **said)

@@ -38,7 +38,7 @@ def decide(
 
     attempts: how many there were, this one included. schedule: seconds to wait after each failed
     try; when it is used up, the delivery is dead. max_age: seconds from ``first_due_at`` after
-    which no try may begin. ``Retry-After`` lengthens a wait and never shortens it.
+    which no further try is planned. ``Retry-After`` lengthens a wait and never shortens it.
     """
     if outcome.verdict is Verdict.DELIVERED:
         return Decision(State.DELIVERED)

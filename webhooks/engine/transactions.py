@@ -9,11 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    transaction,
+)
 
 logger = logging.getLogger("webhooks")
 
 T = TypeVar("T")
+
+#: What a database may raise; Django's InterfaceError is no DatabaseError.
+DATABASE_ERRORS = (DatabaseError, InterfaceError)
 
 
 def atomically(using: str, work: Callable[[], T], *, patience: float = 20.0) -> T:

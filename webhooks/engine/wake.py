@@ -34,6 +34,9 @@ SLOW, REST = 0.1, 5.0
 #: A broker that is down is logged at most so often, in seconds.
 COMPLAIN = 30.0
 BROKER_TIMEOUT = 0.5
+#: Tasks in the queue of a cluster of its own, and in one that the host shares, that are enough:
+#: while all workers are busy, tasks must not pile up.
+ENOUGH, ENOUGH_SHARED = 1, 100
 
 
 class _Quiet:
@@ -102,7 +105,18 @@ def enqueue_drain() -> None:
     """Put a ``drain`` on the queue of the configured cluster. Raises what the broker raises."""
     from django_q.tasks import async_task
 
-    async_task(TASKS[0], broker=_broker(os.getpid(), settings.CLUSTER))
+    broker = _broker(os.getpid(), settings.CLUSTER)
+    # A task that nobody has begun will look later than now, so it does for this event too. In a
+    # queue that the host shares, one cannot tell whose tasks wait: there, the bound is a wide one.
+    bound = ENOUGH if settings.CLUSTER is not None else ENOUGH_SHARED
+    if _counts_cheaply(broker) and broker.queue_size() >= bound:
+        return
+    async_task(TASKS[0], broker=broker)
+
+
+def _counts_cheaply(broker: Any) -> bool:
+    """Whether asking for the queue's length is one quick statement, as on the ORM and Redis."""
+    return type(broker).__module__.startswith(("django_q.brokers.redis_broker", __name__))
 
 
 def task_timeout() -> int:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import FrameType
+from typing import Any
 
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from webhooks.conf import settings
@@ -82,30 +84,61 @@ def work(
     seconds: the length of the slice, then it hands on to a new task; None: there is no end.
     """
     using = settings.database
+    connection: Any = connections[using]
+    if connection.in_atomic_block and not connection.atomic_blocks[-1]._from_testcase:
+        # As Django's durable blocks: a TestCase's own transaction is no transaction of the host's.
+        raise RuntimeError(
+            "A drain in a transaction would send what may be rolled back. Call it outside of "
+            "transaction.atomic()."
+        )
     Duty.objects.using(using).ensure()
     while not should_stop():
+        began = time.monotonic()
+        drain = _drain_in_a_slot(
+            using, seconds=seconds, slots=slots, until_idle=until_idle, should_stop=should_stop
+        )
+        # The slot is free again, and now it looks once more: an event whose drain found no free
+        # slot came before this look, or finds this slot free.
+        if drain is None or not (drain.sitting or drain.holdings.someone_is_ready()):
+            return
+        if seconds is not None and time.monotonic() - began >= seconds:
+            if not drain.handed_on:
+                wake(force=True)
+            return
+
+
+#: One drain in a process: the transport, and with it the answers, is the process's.
+_draining = threading.Lock()
+
+
+def _drain_in_a_slot(
+    using: str,
+    *,
+    seconds: float | None,
+    slots: int | None,
+    until_idle: bool,
+    should_stop: Callable[[], bool],
+) -> Drain | None:
+    """Drain once, in a slot; None when there is none free, here or in the whole service."""
+    if not _draining.acquire(blocking=False):
+        return None
+    try:
         token = uuid.uuid4()
         worker = Worker.objects.using(using).take_slot(token, slots)
         if worker is None:
-            return
-        began = time.monotonic()
-        drain = Drain(
-            using,
-            transport(),
-            worker=worker,
-            seconds=seconds,
-            until_idle=until_idle,
-            should_stop=should_stop,
-        )
-        more = False
+            return None
         try:
-            more = drain.run()
+            drain = Drain(
+                using,
+                transport(),
+                worker=worker,
+                seconds=seconds,
+                until_idle=until_idle,
+                should_stop=should_stop,
+            )
+            drain.run()
         finally:
-            # The slot is freed first, and then it looks once more: an event whose drain found no
-            # free slot came before the look, or finds this slot free.
-            Worker.objects.using(using).filter(pk=worker.pk, token=token).delete()
-        if not more and not drain.holdings.someone_is_ready():
-            return
-        if seconds is not None and time.monotonic() - began >= seconds:
-            wake(force=True)
-            return
+            Worker.objects.using(using).filter(token=token).delete()
+        return drain
+    finally:
+        _draining.release()

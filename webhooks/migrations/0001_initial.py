@@ -57,7 +57,7 @@ class Migration(migrations.Migration):
                 ('ordered', models.BooleanField(default=False, help_text='One at a time; a failure holds the rest.', verbose_name='in order')),
                 ('on_suspend', models.CharField(choices=[('keep', 'keep new events'), ('discard', 'discard new events')], default='keep', max_length=8, verbose_name='while suspended')),
                 ('handshake', models.CharField(blank=True, choices=[('', 'none'), ('x-hook-secret', 'X-Hook-Secret'), ('cloudevents', 'CloudEvents')], default='', max_length=16, verbose_name='handshake')),
-                ('retry_schedule', models.JSONField(blank=True, default=None, help_text="Seconds to wait after each failed try; empty: the service's.", null=True, verbose_name='retry schedule')),
+                ('retry_schedule', models.JSONField(blank=True, default=None, help_text="Seconds to wait after each failed try; none given: the service's.", null=True, verbose_name='retry schedule')),
                 ('headers', webhooks.models.fields.SealedField(blank=True, default='', editable=False, verbose_name='headers')),
                 ('basic_auth', webhooks.models.fields.SealedField(blank=True, default='', editable=False, verbose_name='basic auth')),
                 ('contact_email', models.EmailField(blank=True, default='', max_length=254, verbose_name='contact e-mail')),

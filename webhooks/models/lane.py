@@ -23,7 +23,7 @@ from webhooks.clock import db_now
 from webhooks.models.bulk import update_rows
 from webhooks.models.delivery import Delivery
 from webhooks.models.fields import AnyOf
-from webhooks.models.subscription import Subscription
+from webhooks.models.subscription import ON_HOLD, Subscription
 
 #: What a holder may change in the lane's row when it lets go or paces the lane.
 PACING = (
@@ -45,6 +45,14 @@ class LaneQuerySet(models.QuerySet["Lane"]):
     def lock(self, ids: Collection[str]) -> list[Lane]:
         """Lock these lanes in the order of their ids, as everybody does."""
         return list(self.filter(pk__any=ids).order_by("pk").select_for_update())
+
+    def lock_free(self, ids: Collection[str]) -> list[Lane]:
+        """Lock those of these lanes that nobody has locked, in the order of their ids.
+
+        Workers never wait for a lane: a slow transaction of the host's, which changed one
+        subscription, would stop the deliveries of all others.
+        """
+        return list(self.filter(pk__any=ids).order_by("pk").select_for_update(skip_locked=True))
 
     def claim(
         self, token: uuid.UUID, *, lease: timedelta, limit: int, faster_than: float | None = None
@@ -84,8 +92,8 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         return dict(self.filter(token=token).values_list("pk", "control"))
 
     def held_by(self, token: uuid.UUID, ids: Collection[str]) -> list[Lane]:
-        """Lock those of the lanes that ``token`` still holds, in the order of their ids."""
-        return list(self.filter(pk__any=ids, token=token).order_by("pk").select_for_update())
+        """Lock those of the lanes that ``token`` still holds, but for those locked by others."""
+        return self.filter(token=token).lock_free(ids)
 
     def expect(self, locked: Iterable[Lane], due_at: datetime) -> None:
         """Tell locked lanes of a delivery that is due at ``due_at``.
@@ -103,8 +111,10 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         for target, ids in moved.items():
             self.filter(pk__any=ids).update(claim_at=target)
 
-    def let_go(self, locked: Sequence[Lane]) -> None:
+    def let_go(self, locked: Sequence[Lane], at_once: Collection[str] = ()) -> None:
         """Free locked lanes for the next claim, and write their pacing.
+
+        at_once: those whose holder did not hear of a change in time; the next one is to look now.
 
         The earliest due is read here, after the locks were taken and in a statement of its own:
         read earlier, it could miss what somebody added before the lock was granted.
@@ -116,8 +126,8 @@ class LaneQuerySet(models.QuerySet["Lane"]):
             lane.claim_at = lane.next_claim(earliest.get(lane.pk))
             if lane.claim_at is not None:
                 # Behind those that wait already: an old backlog must not come first each time.
-                lane.claim_at = max(lane.claim_at, now)
-        columns = ("token", "lease_until", "claim_at", *PACING)
+                lane.claim_at = now if lane.pk in at_once else max(lane.claim_at, now)
+        columns = ("token", "lease_until", "claim_at", "held", *PACING)
         update_rows(self.db, Lane, columns, [lane.values(columns) for lane in locked])
 
     def pace(self, locked: Sequence[Lane]) -> None:
@@ -153,8 +163,10 @@ class LaneQuerySet(models.QuerySet["Lane"]):
                 | models.Q(claim_at__gt=models.F("paused_until"))
             )
         )
+        # By the subscription's status, should somebody have written that past the life cycle.
         found = (
-            self.filter(held=False, token__isnull=True)
+            self.filter(token__isnull=True)
+            .exclude(subscription__status__in=ON_HOLD)
             .annotate(earliest=models.Subquery(first.values("due_at")[:1]))
             .filter(late, earliest__isnull=False)
         )
@@ -222,6 +234,14 @@ class Lane(models.Model):
         if self.held or earliest_due is None:
             return None
         return max(earliest_due, self.paused_until or earliest_due)
+
+    def begin_anew(self) -> None:
+        """Forget the old endpoint's pause and failures: another one, or a mended one, is tried."""
+        self.paused_until = None
+        self.pause_reason = ""
+        self.failures = 0
+        self.failing_since = None
+        self.latency_ms = None
 
     def values(self, columns: Iterable[str]) -> tuple[object, ...]:
         return (self.pk, *(getattr(self, column) for column in columns))

@@ -68,6 +68,9 @@ class Handshake(models.TextChoices):
     CLOUDEVENTS = "cloudevents", _("CloudEvents")
 
 
+#: Statuses in which nothing is sent. (An unsubscribed lane is claimed: to cancel what is pending.)
+ON_HOLD = (Status.PENDING, Status.SUSPENDED)
+
 #: Statuses in which a subscription is given new deliveries.
 RECEIVING = (Status.SUBSCRIBED, Status.SUSPENDED)
 
@@ -201,7 +204,7 @@ class Subscription(models.Model):
         null=True,
         blank=True,
         default=None,
-        help_text=_("Seconds to wait after each failed try; empty: the service's."),
+        help_text=_("Seconds to wait after each failed try; none given: the service's."),
     )
     headers = SealedField(_("headers"), blank=True, default="", editable=False)
     basic_auth = SealedField(_("basic auth"), blank=True, default="", editable=False)

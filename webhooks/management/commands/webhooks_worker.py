@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import DatabaseError, connections
+from django.db import connections
 
 from webhooks import tasks
 from webhooks.engine.worker import Stop, stopping_on, work
@@ -49,8 +49,9 @@ def deliver(stop: Stop) -> None:
     while not stop():
         try:
             work(seconds=None, slots=None, should_stop=stop)
-        except DatabaseError:
-            logger.exception("The database does not answer; trying again.")
+        except Exception:
+            # Whatever it was, those who wait for their events are better served by a new start.
+            logger.exception("The worker failed; starting again.")
             connections.close_all()
             stop.told.wait(1)
 
