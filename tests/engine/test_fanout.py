@@ -293,9 +293,9 @@ def test_a_subscription_deleted_in_the_middle_of_a_fan_out_harms_nobody(
     gone, stays = subscribe(receiver), subscribe(receiver)
     emit_orders(2)
     Duty.objects.ensure()
-    original = fanout._write
+    original = fanout._lock_lanes
 
-    def meanwhile(*args: Any) -> None:
+    def meanwhile(*args: Any) -> Any:
         def delete() -> None:
             Subscription.objects.filter(pk=gone.pk).delete()
             connections.close_all()
@@ -304,9 +304,9 @@ def test_a_subscription_deleted_in_the_middle_of_a_fan_out_harms_nobody(
         thread.start()
         thread.join(10)
         assert not thread.is_alive()
-        original(*args)
+        return original(*args)
 
-    monkeypatch.setattr(fanout, "_write", meanwhile)
+    monkeypatch.setattr(fanout, "_lock_lanes", meanwhile)
     fan_out("default")
     assert told(stays) == ["order.paid"] * 2
     assert Delivery.objects.count() == 2
@@ -319,14 +319,14 @@ def test_a_subscription_that_ends_in_the_middle_of_a_fan_out_leaves_nothing_pend
     subscription = subscribe(receiver)
     emit_orders(1)
     Duty.objects.ensure()
-    original = fanout._write
+    original = fanout._lock_lanes
 
-    def meanwhile(*args: Any) -> None:
+    def meanwhile(*args: Any) -> Any:
         # As if it had committed between the reading of the subscriptions and the lock.
         change_status(subscription, Status.UNSUBSCRIBED, reason="client")
-        original(*args)
+        return original(*args)
 
-    monkeypatch.setattr(fanout, "_write", meanwhile)
+    monkeypatch.setattr(fanout, "_lock_lanes", meanwhile)
     fan_out("default")
     subscription.lane.refresh_from_db()
     assert subscription.lane.claim_at is not None  # somebody comes and cancels it
