@@ -327,6 +327,7 @@ def test_a_broker_that_comes_back_is_called_again(
     assert OrmQ.objects.count() == 1
 
 
+@pytest.mark.django_db(transaction=True)
 def test_tasks_do_not_pile_up_in_a_queue_that_the_host_shares(orm_broker: None) -> None:
     for _ in range(waking.ENOUGH_SHARED + 20):
         waking.wake(force=True)
