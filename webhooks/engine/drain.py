@@ -79,6 +79,8 @@ class Drain:
         self.recorder = Recorder(using, self.token)
         self.rng = random.Random()  # noqa: S311
         self.results: list[Result] = []
+        #: Results that the database refuses; they are tried again, apart from the others.
+        self.refused: list[Result] = []
         self.in_flight = 0
         self.looked_in_vain = False
         self.in_grace = False
@@ -92,6 +94,7 @@ class Drain:
         self.next_control = now
         self.next_flush = now
         self.write_again_at = 0.0
+        self.refused_again_at = 0.0
 
     def run(self) -> bool:
         """Work until the slice ends, all is idle, or somebody says stop; True: there is more."""
@@ -181,7 +184,7 @@ class Drain:
         """Begin POSTs: as many as slots, shares and unwritten results allow."""
         now = time.monotonic()
         slots = self.transport.concurrency
-        unwritten = len(self.results)
+        unwritten = len(self.results) + len(self.refused)
         free = min(slots - self.in_flight, slots + settings.FLUSH_MAX - self.in_flight - unwritten)
         if free <= 0 or not self.holdings.ready or now < self.write_again_at:
             return
@@ -248,6 +251,9 @@ class Drain:
         now = time.monotonic()
         if now < self.write_again_at:
             return
+        if self.refused and now >= self.refused_again_at:
+            self.results = self.refused + self.results
+            self.refused = []
         enough = len(self.results) >= settings.FLUSH_MAX
         is_due = enough or now >= self.next_flush or not self.in_flight or final
         batch = self.results if is_due else []
@@ -277,8 +283,10 @@ class Drain:
     def write_apart(self, batch: list[Result], done: list[HeldLane]) -> None:
         """Find the lanes whose rows the database refuses, and let all others go on.
 
-        Those begin nothing more: what cannot be recorded is sent once for each lease at most.
+        Those begin nothing more: what cannot be recorded is sent once for each lease at most. Their
+        results are tried again after a while.
         """
+        self.refused_again_at = time.monotonic() + WRITE_AGAIN
         for pk in {result.job.lane_id for result in batch}:
             lane = self.holdings.lanes[pk]
             own = [result for result in batch if result.job.lane_id == pk]
@@ -286,7 +294,8 @@ class Drain:
                 self.write_together(own, [lane] if lane in done else [])
             except DATABASE_ERRORS:
                 lane.leave()
-                self.write_again_at = time.monotonic() + WRITE_AGAIN
+                self.refused += own
+                self.results = [result for result in self.results if result not in own]
 
     def write_together(self, batch: list[Result], done: list[HeldLane]) -> None:
         paced = [lane for lane in self.holdings.lanes.values() if lane.paced]
@@ -336,19 +345,19 @@ class Drain:
         """End what is in flight, write it, and give every lane back."""
         self.holdings.let_all_go()
         deadline = time.monotonic() + settings.TIMEOUT + LEASE_MARGIN
-        while (self.in_flight or self.holdings or self.results) and time.monotonic() < deadline:
+        while (self.in_flight or self.holdings) and time.monotonic() < deadline:
             try:
                 self.take_in(0.1 if self.in_flight else 0.0)
                 self.flush(final=not self.in_flight)
             except DATABASE_ERRORS:
                 self.recover()
-            if time.monotonic() < self.write_again_at:
+            if self.refused or time.monotonic() < self.write_again_at:
                 time.sleep(0.1)
-        if self.results:
+        if self.results or self.refused:
             logger.error(
                 "%d results could not be written; their deliveries are sent again when the leases "
                 "end.",
-                len(self.results),
+                len(self.results) + len(self.refused),
             )
         if self.sitting:
             Duty.objects.using(self.using).relieve(Duty.Name.SITTER, self.token)
