@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +12,10 @@ from contextlib import contextmanager
 @contextmanager
 def own_database() -> Iterator[str]:
     """Set Django up on a new, migrated database; yields its vendor. Import models after this."""
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.benchmarks.settings"
     os.environ["WEBHOOKS_TEST_DB_NAME"] = f"webhooks_benchmark_{os.getpid()}"
+    # Told to stop, it still drops the database and stops what it started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     import django
 
     django.setup()

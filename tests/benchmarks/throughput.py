@@ -101,9 +101,9 @@ def measure(receiver: Receiver, vendor: str, lanes: int, count: int) -> dict[str
 
 
 def _emit(lanes: int, count: int) -> None:
+    from django.conf import settings
     from django.test import override_settings
 
-    from tests import settings
     from webhooks import emit_many
 
     with override_settings(WEBHOOKS=settings.WEBHOOKS | {"WAKER": None}):
