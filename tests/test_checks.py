@@ -93,7 +93,7 @@ def test_the_settings_of_the_test_project_are_sound(settings: Any) -> None:
 def test_the_checks_run_with_manage_py_check() -> None:
     registered = registry.registry.get_checks(include_deployment_checks=True)
     ours = [check for check in registered if check.__module__ == "webhooks.checks"]
-    assert len(ours) == 8
+    assert len(ours) == 9
     assert sum(1 for check in ours if check not in registry.registry.get_checks()) == 1
 
 
@@ -207,6 +207,10 @@ WRONG: dict[str, list[Any]] = {
     "CLUSTER": [7, "", [], ["main"]],
     "WAKER": ["webhooks.engine.wake.nothing", "webhooks.checks.RULES", 7, []],
     "RETENTION_DAYS": [0, -1, 1.5, "8", None, True],
+    "REQUESTER": ["webhooks.access.nobody", "webhooks.access.READ", None, 7],
+    "ENTITLEMENT": ["webhooks.access.nobody", "webhooks.access.READ", 7, []],
+    "THROTTLES": [None, 7, [], {"pings": "3/min"}, {"ping": "3"}, {"ping": 3}, {"ping": "0/min"}],
+    "SOURCE_IPS": ["10.0.0.0/8", ["nowhere"], [7], None],
 }
 
 
@@ -240,6 +244,10 @@ RIGHT: dict[str, list[Any]] = {
     "CLUSTER": [None, "main"],
     "WAKER": [None, "webhooks.engine.wake.enqueue_drain"],
     "RETENTION_DAYS": [1],
+    "REQUESTER": ["webhooks.access.requester_of"],
+    "ENTITLEMENT": [None, "webhooks.access.granted"],
+    "THROTTLES": [{}, {"ping": None}, {"create": "5/sec", "replay": "100/hour"}],
+    "SOURCE_IPS": [(), ["192.0.2.0/24", "2001:db8::1"]],
 }
 
 
@@ -616,3 +624,28 @@ def test_an_outbox_whose_keys_are_missing_refuses_to_seal(webhooks: Any) -> None
     webhooks(ENCRYPTION_KEYS=[])
     with pytest.raises(ImproperlyConfigured, match="ENCRYPTION_KEYS"):
         seal("text")
+
+
+@pytest.mark.parametrize(
+    ("scopes", "missing"),
+    [
+        ({"read": "Read"}, ["webhooks:read", "webhooks:write"]),
+        ({"webhooks:read": "Read"}, ["webhooks:write"]),
+    ],
+)
+def test_w006_a_mounted_api_needs_its_scopes(
+    settings: Any, webhooks: Any, scopes: dict[str, str], missing: list[str]
+) -> None:
+    settings.OAUTH2_PROVIDER = {"SCOPES": scopes}
+    said = text_of("W006")
+    assert all(name in said for name in missing)
+
+
+def test_w006_says_nothing_where_the_scopes_are_there_or_no_api_is(
+    settings: Any, webhooks: Any
+) -> None:
+    settings.OAUTH2_PROVIDER = {"SCOPES": {"webhooks:read": "Read", "webhooks:write": "Write"}}
+    assert "W006" not in found()
+    settings.OAUTH2_PROVIDER = {"SCOPES": {"read": "Read"}}
+    settings.ROOT_URLCONF = "oauth2_provider.urls"
+    assert "W006" not in found()

@@ -133,7 +133,6 @@ def test_a_bad_secret_makes_no_subscription(secret: str) -> None:
         ("status", "sleeping"),
         ("trigger", "hourly"),
         ("batch_size", 10),
-        ("headers", '{"X-A": "b"}'),
     ],
 )
 def test_what_cannot_be_acted_upon_makes_no_subscription(field: str, value: Any) -> None:

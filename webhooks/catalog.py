@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from django.db import models
 from django.db.models.signals import post_delete, post_save, pre_delete
 
+from webhooks.access import ALL, sees
 from webhooks.exceptions import CatalogError, UnknownEventType
 from webhooks.signals import webhook_event
 
@@ -102,7 +103,7 @@ def get(name: str) -> EventType:
     try:
         return _types[name]
     except (KeyError, TypeError):
-        raise UnknownEventType(_unknown(name)) from None
+        raise UnknownEventType(_unknown(name, _types)) from None
 
 
 def all_types() -> Iterator[EventType]:
@@ -110,28 +111,37 @@ def all_types() -> Iterator[EventType]:
     return iter(sorted(_types.values(), key=lambda entry: entry.name))
 
 
-def check_patterns(patterns: Any) -> None:
-    """Raise CatalogError unless ``patterns`` is a list of types, ``noun.*`` or ``*`` we know."""
+def visible(scopes: Collection[str] | None) -> list[EventType]:
+    """The event types that a holder of these scopes may receive and know of, by name."""
+    return [entry for entry in all_types() if sees(scopes, entry)]
+
+
+def check_patterns(patterns: Any, scopes: Collection[str] | None = ALL) -> None:
+    """Raise CatalogError unless ``patterns`` is a list of types, ``noun.*`` or ``*`` we know.
+
+    scopes: of whom subscribes. What they do not show is as unknown as what there is not.
+    """
     if not isinstance(patterns, list) or not patterns or len(patterns) > 100:
         raise CatalogError("Give a list of 1 to 100 event types.")
+    known = [entry.name for entry in visible(scopes)]
     for pattern in patterns:
-        if pattern == "*" or (isinstance(pattern, str) and pattern in _types):
+        if pattern == "*" or (isinstance(pattern, str) and pattern in known):
             continue
         if (
             isinstance(pattern, str)
             and pattern.endswith(".*")
-            and any(name.startswith(pattern[:-1]) for name in _types)
+            and any(name.startswith(pattern[:-1]) for name in known)
         ):
             continue
-        raise CatalogError(_unknown(pattern))
+        raise CatalogError(_unknown(pattern, known))
 
 
-def _unknown(name: Any) -> str:
+def _unknown(name: Any, known: Collection[str]) -> str:
     message = f"{str(name)[:128]!r} is not registered."
-    near = difflib.get_close_matches(str(name)[:128], _types, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:128], known, n=1, cutoff=0.5)
     if near:
         return f"{message} Did you mean {near[0]!r}?"
-    if not _types:
+    if not known:
         return f"{message} No event type is: register them in a module webhook_events.py."
     return f"{message} Register it in a module webhook_events.py."
 

@@ -1,6 +1,6 @@
 """System checks: every misconfiguration that can be seen without a connection, each with its id.
 
-``E001`` to ``E007`` judge the settings as a whole, ``E010`` to ``E029`` one key each, ``E040`` to
+``E001`` to ``E007`` judge the settings as a whole, ``E010`` to ``E033`` one key each, ``E040`` to
 ``E046`` the django-q2 cluster that runs our tasks (:mod:`webhooks.cluster`); ``W010`` to ``W012``
 come with ``check --deploy``.
 Nothing here opens a connection, shows a secret, or fails on a value that makes no sense.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any, Final
@@ -20,12 +21,16 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from webhooks import cluster
+from webhooks.access import READ, WRITE
 from webhooks.conf import DEFAULTS, settings
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+#: As Django REST framework reads them.
+_RATE: Final = re.compile(r"[1-9][0-9]{0,8}/(s|m|h|d|sec|min|hour|day|second|minute)")
 SQLITE_OPTIONS = (
     '"OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, '
     '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}'
@@ -122,8 +127,20 @@ def _is_cluster_name(value: Any) -> str:
     return "must be None or the name of a django-q2 cluster"
 
 
-def _is_waker(value: Any) -> str:
+def _is_optional_path(value: Any) -> str:
     return "" if value is None else _is_dotted_path(value)
+
+
+def _is_throttles(value: Any) -> str:
+    names = DEFAULTS["THROTTLES"]
+    if not isinstance(value, Mapping) or not set(value) <= set(names):
+        return f"must be a dict of rates, with some of the keys {', '.join(names)}"
+    wrong = [rate for rate in value.values() if rate is not None and not _is_rate(rate)]
+    return "must have rates like '60/min' (sec, min, hour, day), or None" if wrong else ""
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, str) and bool(_RATE.fullmatch(value))
 
 
 #: What is asked of each key, with the id of its check. ENCRYPTION_KEYS has checks of its own.
@@ -146,8 +163,12 @@ RULES: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
     "ALLOWED_NETWORKS": ("E025", _is_network_list),
     "DENIED_HOSTS": ("E026", _is_host_list),
     "CLUSTER": ("E027", _is_cluster_name),
-    "WAKER": ("E028", _is_waker),
+    "WAKER": ("E028", _is_optional_path),
     "RETENTION_DAYS": ("E029", _is_count),
+    "REQUESTER": ("E030", _is_dotted_path),
+    "ENTITLEMENT": ("E031", _is_optional_path),
+    "THROTTLES": ("E032", _is_throttles),
+    "SOURCE_IPS": ("E033", _is_network_list),
 }
 
 
@@ -197,7 +218,7 @@ def check_keys(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 
 @register("webhooks")
 def check_values(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """E010 to E029: a value that its key cannot have."""
+    """E010 to E033: a value that its key cannot have."""
     given = _given() if isinstance(_given(), Mapping) else {}
     return [
         Error(
@@ -288,6 +309,27 @@ def check_apps(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         )
         for name, reason in reasons.items()
         if not apps.is_installed(name)
+    ]
+
+
+@register("webhooks")
+def check_scopes(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """W006: the API is mounted, and no token can be granted what it asks for."""
+    if not apps.is_installed("oauth2_provider") or "webhooks" not in get_resolver().app_dict:
+        return []
+    from oauth2_provider.scopes import get_scopes_backend
+
+    missing = {READ, WRITE} - set(get_scopes_backend().get_all_scopes())
+    if not missing:
+        return []
+    return [
+        Warning(
+            f"The API is mounted, but the authorization server knows no scope "
+            f"{' and no scope '.join(sorted(missing))}: every token is refused.",
+            hint=f"Add to settings: OAUTH2_PROVIDER = {{'SCOPES': {{{READ!r}: 'Read webhooks', "
+            f"{WRITE!r}: 'Change webhooks'}}}}.",
+            id="webhooks.W006",
+        )
     ]
 
 

@@ -43,6 +43,20 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "MAX_PAYLOAD_BYTES": 256 * 1024,
     # Subscriptions that one requester may have.
     "MAX_SUBSCRIPTIONS": 100,
+    # Dotted path of a callable: request -> whose subscriptions it may touch ("app:<client id>").
+    "REQUESTER": "webhooks.access.requester_of",
+    # Dotted path of a callable: owner -> whether the host lets it receive anything (a plan that is
+    # paid, say); None: nothing is asked. The owner has requester, application_id and user_id.
+    "ENTITLEMENT": None,
+    # How often a requester may do what costs something: DRF rates, None for no limit.
+    "THROTTLES": {
+        "create": "60/min",
+        "ping": "30/min",
+        "rotate": "30/min",
+        "replay": "30/min",
+    },
+    # Networks from which the POSTs come, told to subscribers for their firewalls.
+    "SOURCE_IPS": (),
     # Operator policy for callback URLs.
     "ALLOW_HTTP": False,
     # Ports, or "any". While a project does not set it, hosts of ALLOWED_NETWORKS may use any: a

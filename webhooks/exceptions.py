@@ -53,3 +53,11 @@ class InvalidSignature(WebhookError):
 
 class IllegalStatusChange(WebhookError):
     """A subscription may not move from its status to the one asked for."""
+
+
+class HeldByOperator(IllegalStatusChange):
+    """What an operator suspended, or the loss of a grant, a client cannot resume."""
+
+
+class NotDeliverable(WebhookError):
+    """A delivery cannot be sent again: its subscription has ended, or its event is gone."""

@@ -7,6 +7,7 @@ that nobody would claim.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,14 +15,15 @@ from django.core.exceptions import ValidationError
 from django.db import connections, transaction
 from django.utils.translation import gettext as _
 
+from webhooks.access import granted
 from webhooks.clock import db_now
 from webhooks.conf import settings
 from webhooks.engine.wake import wake
-from webhooks.exceptions import IllegalStatusChange
+from webhooks.exceptions import HeldByOperator, IllegalStatusChange
 from webhooks.formats.signing import decode_secret, generate_secret
 from webhooks.models import Lane, SigningSecret, Subscription
 from webhooks.models.lane import PACING
-from webhooks.models.subscription import ON_HOLD, Status
+from webhooks.models.subscription import ON_HOLD, OnSuspend, Status
 from webhooks.signals import subscription_status_changed
 
 #: Where each status may lead.
@@ -35,8 +37,8 @@ MOVES: dict[str, frozenset[str]] = {
 #: What :func:`update` does not change: the key, who owns it, and what :func:`change_status` writes.
 FIXED = frozenset(
     {
-        *("id", "pk", "requester", "status", "status_reason", "status_since"),
-        *("created_at", "updated_at"),
+        *("id", "pk", "requester", "status", "status_reason", "status_since", "status_actor"),
+        *("grant_revoked_at", "created_at", "updated_at"),
     }
 )
 
@@ -47,14 +49,17 @@ def subscribe(
     callback_url: str,
     event_types: list[str],
     secret: str | None = None,
-    status: str = Status.SUBSCRIBED,
+    status: str | None = None,
+    actor: str = "",
     **options: Any,
 ) -> tuple[Subscription, str]:
     """Make a subscription with its lane and first secret; returns it and the secret's text.
 
     secret: one that the client brings (``whsec_`` + base64 of 24 to 64 bytes); None: a new one.
-    options: any other field of Subscription. The secret's text cannot be read back by anybody but
-    the signing worker: show it now. Raises ValidationError (URL, event types, options, or
+    status: None: ``subscribed``. One that asks for a handshake is ``pending`` until a worker has
+    proven the endpoint. actor: who asks for it. options: any other field of Subscription; headers
+    as a mapping, basic_auth as ``user:password``. The secret's text cannot be read back by anybody
+    but the signing worker: show it now. Raises ValidationError (URL, event types, options, or
     ``MAX_SUBSCRIPTIONS`` are there), and InvalidSecret.
     """
     text = secret or generate_secret()
@@ -63,18 +68,27 @@ def subscribe(
         requester=requester,
         callback_url=callback_url,
         event_types=event_types,
-        status=status,
+        status=status or Status.SUBSCRIBED,
+        status_actor=actor,
         **options,
     )
+    if subscription.handshake:
+        if status == Status.SUSPENDED:
+            raise ValidationError(
+                {"status": _("It is pending until its handshake is done; suspend it after that.")}
+            )
+        subscription.status = Status.PENDING
     subscription.full_clean()
     using = settings.database
     with transaction.atomic(using=using):
         check_room(requester, using)
         subscription.save(using=using, force_insert=True)
         Lane.objects.using(using).create(
-            subscription=subscription, held=status != Status.SUBSCRIBED
+            subscription=subscription, held=subscription.status in ON_HOLD
         )
         _add_secret(subscription, text, using)
+        if subscription.status == Status.PENDING:
+            transaction.on_commit(wake, using=using, robust=True)
     return subscription, text
 
 
@@ -85,15 +99,43 @@ def update(subscription: Subscription, **changes: Any) -> bool:
     different things do not undo each other. Whoever holds the lane goes on with the new values
     within a second. Raises ValidationError, and TypeError for a field that cannot be changed here.
     """
-    columns = {field.name: field.attname for field in Subscription._meta.concrete_fields}
-    if refused := sorted(set(changes) - (set(columns) - FIXED)):
+    _take_changes(subscription, changes)
+    return _write_changes(subscription, changes)
+
+
+def update_and_move(
+    subscription: Subscription, status: str | None, *, reason: str, actor: str, **changes: Any
+) -> None:
+    """Both :func:`update` and :func:`change_status`, or neither. status: None: as it is."""
+    _take_changes(subscription, changes)
+    with transaction.atomic(using=settings.database):
+        _write_changes(subscription, changes)
+        if status is not None:
+            change_status(subscription, status, reason=reason, actor=actor)
+
+
+def _take_changes(subscription: Subscription, changes: Mapping[str, Any]) -> None:
+    """Give the instance its new values, and judge them.
+
+    Outside of any transaction: the URL's host is looked up.
+    """
+    if not changes:
+        return
+    columns = {field.name for field in Subscription._meta.concrete_fields}
+    if refused := sorted(set(changes) - (columns - FIXED)):
         raise TypeError(
             f"update() cannot change {', '.join(refused)}. The status is changed by "
             "change_status(); who owns a subscription, and its id, never change."
         )
     for name, value in changes.items():
         setattr(subscription, name, value)
-    subscription.full_clean()  # before the transaction: it looks the URL's host up
+    _keep_proof(subscription, changes)
+    subscription.full_clean()
+
+
+def _write_changes(subscription: Subscription, changes: Mapping[str, Any]) -> bool:
+    """Write what differs from what is stored, and tell the lane's holder."""
+    columns = {field.name: field.attname for field in Subscription._meta.concrete_fields}
     using = settings.database
     with transaction.atomic(using=using):
         lane = _lock_lane(subscription, using)
@@ -106,7 +148,8 @@ def update(subscription: Subscription, **changes: Any) -> bool:
         if not changed:
             return False
         subscription.save(using=using, update_fields=[*changed, "updated_at"])
-        if "callback_url" in changed:
+        readable = {"headers", "basic_auth"} & changes.keys()
+        if "callback_url" in changed or (readable and lane.pause_reason == "secret_unreadable"):
             lane.begin_anew()
         tell_holder(lane, using)
         transaction.on_commit(wake, using=using, robust=True)
@@ -142,42 +185,94 @@ def rotate_secret(
     return text
 
 
-def change_status(subscription: Subscription, status: str, *, reason: str) -> bool:
+def change_status(subscription: Subscription, status: str, *, reason: str, actor: str = "") -> bool:
     """Move a subscription to ``status``; False when it is there already.
 
-    reason: a short code, e.g. ``client``, ``operator``, ``gone``. What is pending is kept while a
-    subscription is suspended, and cancelled by a worker once it is unsubscribed. Raises
-    IllegalStatusChange for a move that ``MOVES`` does not have.
+    reason: a short code: ``client`` (its owner asks), ``operator``, ``gone``, ``handshake``,
+    ``handshake_failed``, ``entitlement_lost``, ``automatic``. actor: who asks; "": the service.
+    What is pending is kept while a subscription is suspended, and cancelled by a worker once it is
+    unsubscribed. Raises IllegalStatusChange for a move that ``MOVES`` does not have, and
+    HeldByOperator where a client may not undo what was done.
     """
+    return _move(subscription, status, reason=reason, actor=actor)
+
+
+def suspend(
+    subscription: Subscription,
+    *,
+    reason: str = "client",
+    actor: str = "",
+    on_suspend: str | None = None,
+) -> bool:
+    """Send nothing until it is resumed; False when it is suspended already.
+
+    on_suspend: what becomes of new events, ``keep`` or ``discard``; None: as it was set before.
+    Raises as :func:`change_status` does, and ValueError for another ``on_suspend``.
+    """
+    if on_suspend not in (None, *OnSuspend.values):
+        raise ValueError(f"on_suspend is 'keep' or 'discard', not {on_suspend!r}.")
+    changes = {} if on_suspend is None else {"on_suspend": on_suspend}
+    return _move(subscription, Status.SUSPENDED, reason=reason, actor=actor, changes=changes)
+
+
+def resume(
+    subscription: Subscription,
+    *,
+    reason: str = "client",
+    actor: str = "",
+    backlog: str = "deliver",
+) -> bool:
+    """Send again; False when it is subscribed already.
+
+    backlog: what becomes of what waits: ``deliver`` or ``discard``; a worker does either. Raises as
+    :func:`change_status` does, and ValueError for another ``backlog``.
+    """
+    if backlog not in ("deliver", "discard"):
+        raise ValueError(f"backlog is 'deliver' or 'discard', not {backlog!r}.")
+    return _move(
+        subscription,
+        Status.SUBSCRIBED,
+        reason=reason,
+        actor=actor,
+        discard=backlog == "discard",
+    )
+
+
+def _move(
+    subscription: Subscription,
+    status: str,
+    *,
+    reason: str,
+    actor: str,
+    changes: Mapping[str, Any] | None = None,
+    discard: bool = False,
+) -> bool:
+    """Every move of every subscription. discard: end what is pending, instead of sending it."""
     using = settings.database
     with transaction.atomic(using=using):
         lane = _lock_lane(subscription, using)
         # The row as it is now, under the lane's lock: the caller's may be old.
-        previous = (
-            Subscription.objects.using(using)
-            .values_list("status", flat=True)
-            .get(pk=subscription.pk)
-        )
+        stored = Subscription.objects.using(using).get(pk=subscription.pk)
+        previous = stored.status
         if previous == status:
             subscription.status = status
             return False
-        if status not in MOVES[previous]:
-            raise IllegalStatusChange(
-                f"A subscription that is {previous} cannot become {status!r}. From there it may "
-                f"become: {', '.join(sorted(MOVES[previous])) or 'nothing else'}."
-            )
-        subscription.status = status
-        subscription.status_reason = reason
-        subscription.status_since = db_now(using)
-        subscription.save(
-            using=using,
-            update_fields=["status", "status_reason", "status_since", "updated_at"],
-        )
+        written = {**(changes or {}), "status": status, "status_reason": reason}
+        written |= {"status_actor": actor, "status_since": db_now(using)}
+        if status == Status.SUBSCRIBED and reason == "client":
+            # Its owner asks with a token that was accepted just now, so there is a grant again.
+            stored.grant_revoked_at = written["grant_revoked_at"] = None
+        _check_move(stored, status, reason)
+        for name, value in written.items():
+            setattr(subscription, name, value)
+        subscription.save(using=using, update_fields=[*written, "updated_at"])
         # An unsubscribed lane stays claimable: its next holder cancels what is pending.
         lane.held = status in ON_HOLD
         if status == Status.SUBSCRIBED:
             lane.begin_anew()
-        tell_holder(lane, using, at_once=status == Status.UNSUBSCRIBED)
+            if discard:
+                lane.discard_before = written["status_since"]
+        tell_holder(lane, using, at_once=discard or status == Status.UNSUBSCRIBED)
         transaction.on_commit(
             lambda: subscription_status_changed.send_robust(
                 sender=Subscription,
@@ -193,6 +288,51 @@ def change_status(subscription: Subscription, status: str, *, reason: str) -> bo
     return True
 
 
+def _check_move(stored: Subscription, status: str, reason: str) -> None:
+    """Raise unless a subscription may go from where it is to ``status``, for this reason."""
+    if status not in MOVES[stored.status]:
+        raise IllegalStatusChange(
+            f"A subscription that is {stored.status} cannot become {status!r}. From there it may "
+            f"become: {', '.join(sorted(MOVES[stored.status])) or 'nothing else'}."
+        )
+    if status != Status.SUBSCRIBED or reason != "client":
+        return
+    if stored.status == Status.PENDING:
+        raise IllegalStatusChange(
+            "The subscription is pending: it becomes subscribed by itself, when its endpoint "
+            "answers the handshake."
+        )
+    if stored.status_reason == "operator":
+        raise HeldByOperator("An operator has suspended the subscription, and can resume it.")
+    if stored.status_reason == "entitlement_lost" and granted(stored) is None:
+        raise HeldByOperator(
+            "The application or the user that owns the subscription is not entitled to it any more."
+        )
+
+
+def _keep_proof(subscription: Subscription, changes: Mapping[str, Any]) -> None:
+    """Refuse changes that would leave a proven endpoint for one that nobody has proven."""
+    refused = {"handshake"} & changes.keys()
+    stored = Subscription.objects.using(settings.database).filter(pk=subscription.pk)
+    old = stored.values("handshake", "callback_url").first()
+    if old is None:
+        raise Subscription.DoesNotExist(f"{subscription.pk} was deleted.")
+    if old["handshake"]:
+        refused |= {"callback_url"} & changes.keys()
+    for name in sorted(refused):
+        if changes[name] != old[name]:
+            raise ValidationError(
+                {
+                    name: _(
+                        "It cannot be changed: the handshake has proven this endpoint. Subscribe "
+                        "anew."
+                    )
+                    if old["handshake"]
+                    else _("A handshake is asked for when one subscribes. Subscribe anew.")
+                }
+            )
+
+
 def tell_holder(lane: Lane, using: str, *, at_once: bool = False) -> None:
     """Make a change known to whoever holds the locked lane; where nobody does, re-time it.
 
@@ -204,7 +344,8 @@ def tell_holder(lane: Lane, using: str, *, at_once: bool = False) -> None:
         lane.claim_at = lane.next_claim(earliest.get(lane.pk))
         if at_once and lane.claim_at is not None:
             lane.claim_at = db_now(using)
-    lane.save(using=using, update_fields=["control", "held", "claim_at", *PACING])
+    fields = ["control", "held", "claim_at", "discard_before", *PACING]
+    lane.save(using=using, update_fields=fields)
 
 
 def _lock_lane(subscription: Subscription, using: str) -> Lane:

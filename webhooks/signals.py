@@ -30,3 +30,10 @@ delivery_dead = Signal()
 #: A subscription moved from one status to another. Arguments: ``subscription``, ``previous``,
 #: ``status``, ``reason``.
 subscription_status_changed = Signal()
+
+#: An owner is told how a subscription fares. Arguments: ``subscription``; ``state``: ``failing``,
+#: ``recovered`` or ``suspended`` (not by its owner); ``previous``: what the owner was told before,
+#: ``failing``, ``suspended`` or ""; ``reason``: a :class:`webhooks.health.Reason`, None for
+#: ``recovered``. Sent by the sweep. A receiver that returns True has told the owner itself: no mail
+#: is sent then.
+subscription_health_changed = Signal()

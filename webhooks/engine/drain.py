@@ -22,7 +22,9 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 
 from webhooks.clock import Clock
 from webhooks.conf import settings
+from webhooks.engine import replays
 from webhooks.engine.fanout import BUSY, IDLE, fan_out
+from webhooks.engine.handshakes import Handshakes, Try
 from webhooks.engine.holdings import Holdings
 from webhooks.engine.lanes import HeldLane, Job
 from webhooks.engine.outcome import Verdict
@@ -76,6 +78,7 @@ class Drain:
         self.clock = Clock(using)
         self.holdings = Holdings(using, self.token, self.clock, transport.concurrency)
         self.shares = Shares(transport.concurrency)
+        self.handshakes = Handshakes(using, self.token, self.clock, transport)
         self.recorder = Recorder(using, self.token)
         self.rng = random.Random()  # noqa: S311
         self.results: list[Result] = []
@@ -104,7 +107,11 @@ class Drain:
             sitting = self.sitting
         finally:
             self.finish()  # whatever went wrong: what was answered is written
-        return sitting or self.holdings.someone_is_ready()
+        return sitting or self.something_is_ready()
+
+    def something_is_ready(self) -> bool:
+        """Whether there is work that nobody has taken."""
+        return self.holdings.someone_is_ready() or self.handshakes.are_due()
 
     def round(self) -> None:
         try:
@@ -125,7 +132,7 @@ class Drain:
             return True
         if now >= self.soft_end:
             return self.is_over_after_grace(now)
-        if self.holdings or self.results:
+        if self.holdings or self.results or self.handshakes.is_busy:
             self.idle_since = now
             return False
         if self.until_idle:
@@ -139,12 +146,15 @@ class Drain:
         meanwhile; the slow ones, by whoever hears this."""
         if not self.in_grace:
             self.in_grace = True
-            self.handed_on = self.holdings.waits_for_slow_ones()
+            self.handed_on = self.waits_for_slow_ones()
             if self.handed_on:
                 wake(force=True)
             self.holdings.let_slow_ones_go()
         in_time = now < self.soft_end + settings.TIMEOUT - 1
-        return not (in_time and self.holdings.waits_for_slow_ones())
+        return not (in_time and self.waits_for_slow_ones())
+
+    def waits_for_slow_ones(self) -> bool:
+        return self.holdings.waits_for_slow_ones() or self.handshakes.in_flight > 0
 
     def look(self) -> None:
         """Look for new events and ready lanes: at once while there are some, else every POLL."""
@@ -153,11 +163,17 @@ class Drain:
             return
         busy = self.in_flight or self.holdings.ready
         found = fan_out(self.using, room=BUSY if busy else IDLE)
+        replaying = replays.advance(self.using)
+        if replaying:
+            self.idle_since = now  # a suspended lane's replay makes nothing that could be claimed
         claimed, more = self.holdings.claim(fast_only=self.in_grace)
         self.holdings.look_again()
-        if not (found.more or more):
+        free = self.transport.concurrency - self.in_flight - self.handshakes.in_flight
+        # Endpoints that nobody knows may be slow: they begin nothing in the grace.
+        proving = not self.in_grace and self.handshakes.look(free)
+        if not (found.more or more or replaying):
             self.next_look = now + POLL
-            self.looked_in_vain = not (found.events or claimed)
+            self.looked_in_vain = not (found.events or claimed or proving)
 
     def keep(self) -> None:
         """Show life, hear of changes, and give turns to others."""
@@ -167,7 +183,9 @@ class Drain:
         self.clock.sync()
         workers = Worker.objects.using(self.using)
         shown = workers.filter(token=self.token).update(
-            heartbeat_at=self.clock.now(), in_flight=self.in_flight, lanes=len(self.holdings.lanes)
+            heartbeat_at=self.clock.now(),
+            in_flight=self.in_flight + self.handshakes.in_flight,
+            lanes=len(self.holdings.lanes),
         )
         if not shown:  # taken for dead while it was stopped; it lives
             workers.take_slot(self.token, None)
@@ -185,7 +203,10 @@ class Drain:
         now = time.monotonic()
         slots = self.transport.concurrency
         unwritten = len(self.results) + len(self.refused)
-        free = min(slots - self.in_flight, slots + settings.FLUSH_MAX - self.in_flight - unwritten)
+        free = min(
+            slots - self.in_flight - self.handshakes.in_flight,
+            slots + settings.FLUSH_MAX - self.in_flight - unwritten,
+        )
         if free <= 0 or not self.holdings.ready or now < self.write_again_at:
             return
         if now >= self.next_control + 0.3:
@@ -235,6 +256,8 @@ class Drain:
             # The transport is the process's: it may still hold what an earlier drain gave up.
             if isinstance(tag, Job) and tag.holder == self.token:
                 self.end(tag, response)
+            elif isinstance(tag, Try) and tag.holder == self.token:
+                self.handshakes.end(tag, response)
 
     def end(self, job: Job, response: Response) -> None:
         """Judge an answer, and keep the result for the next flush."""
@@ -330,9 +353,9 @@ class Drain:
 
     def sit(self) -> bool:
         """Whether this idle worker stays, because it is the one that waits for retries."""
-        next_claim = Lane.objects.using(self.using).next_claim_at()
+        moments = (Lane.objects.using(self.using).next_claim_at(), self.handshakes.next_at())
         soon = self.clock.now() + timedelta(seconds=HORIZON)
-        if next_claim is None or next_claim > soon:
+        if not any(moment is not None and moment <= soon for moment in moments):
             self.sitting = False
             return False
         self.sitting = Duty.objects.using(self.using).assume(
@@ -345,10 +368,13 @@ class Drain:
         """End what is in flight, write it, and give every lane back."""
         self.holdings.let_all_go()
         deadline = time.monotonic() + settings.TIMEOUT + LEASE_MARGIN
-        while (self.in_flight or self.holdings) and time.monotonic() < deadline:
+        while time.monotonic() < deadline and (
+            self.in_flight or self.holdings or self.handshakes.is_busy
+        ):
             try:
-                self.take_in(0.1 if self.in_flight else 0.0)
+                self.take_in(0.1 if self.in_flight or self.handshakes.is_busy else 0.0)
                 self.flush(final=not self.in_flight)
+                self.handshakes.settle()
             except DATABASE_ERRORS:
                 self.recover()
             if self.refused or time.monotonic() < self.write_again_at:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from webhooks.access import Entitlements, sees_type
 from webhooks.clock import db_now
 from webhooks.engine.transactions import atomically
 from webhooks.models import Delivery, Duty, Event, Lane, Subscription
@@ -44,6 +45,10 @@ class Candidate:
     event_types: list[str]
     status: str
     on_suspend: str
+    application_id: Any
+    user_id: Any
+    scopes: str
+    grant_revoked_at: datetime | None
 
 
 def fan_out(using: str, *, room: int = IDLE) -> FannedOut:
@@ -95,7 +100,9 @@ def _address(event: Event, candidates: _Candidates, room: int, now: datetime) ->
     while True:
         page, last = candidates.page(event.requester, after)
         rows.extend(
-            _row(event, each, now) for each in page if matches(each.event_types, event.type)
+            _row(event, each, now)
+            for each in page
+            if matches(each.event_types, event.type) and candidates.may_receive(each, event.type)
         )
         if last:
             return _Addressed(event, rows, "")
@@ -200,6 +207,7 @@ class _Candidates:
     def __init__(self, using: str, events: Sequence[Event], *, page: int) -> None:
         self._using = using
         self._page = page
+        self._granted: dict[str, frozenset[str] | None] = {}
         self._known: dict[str, list[Candidate]] = {}
         self._first_pages: dict[str, tuple[list[Candidate], bool]] = {}
         requesters = {event.requester for event in events} - {""}
@@ -216,12 +224,21 @@ class _Candidates:
             self._first_pages[requester] = self._read(requester, after)
         return self._first_pages[requester]
 
+    def may_receive(self, candidate: Candidate, event_type: str) -> bool:
+        """Whether its owner is entitled to events of this type."""
+        return sees_type(self._granted[candidate.id], event_type)
+
+    def _ask_for(self, found: Sequence[Candidate]) -> None:
+        entitlements = Entitlements(found)
+        self._granted |= {each.id: entitlements.granted(each) for each in found}
+
     def _read_together(self, requesters: set[str]) -> None:
         """All candidates of these requesters in one statement, unless they are too many."""
         subscriptions = Subscription.objects.using(self._using).receiving()
         found = _read(subscriptions.filter(requester__in=requesters), self._page + 1)
         if len(found) > self._page:
             return
+        self._ask_for(found)
         self._known = {requester: [] for requester in requesters}
         for candidate in found:
             # MariaDB may find "app:Shop" for "app:shop", if somebody changed the collation back.
@@ -235,9 +252,13 @@ class _Candidates:
         if after:
             subscriptions = subscriptions.filter(pk__gt=after)
         found = _read(subscriptions, self._page + 1)
+        self._ask_for(found)
         return found[: self._page], len(found) <= self._page
 
 
 def _read(subscriptions: Any, limit: int) -> list[Candidate]:
-    columns = ("pk", "requester", "event_types", "status", "on_suspend")
+    columns = (
+        *("pk", "requester", "event_types", "status", "on_suspend"),
+        *("application_id", "user_id", "scopes", "grant_revoked_at"),
+    )
     return [Candidate(*row) for row in subscriptions.order_by("pk").values_list(*columns)[:limit]]

@@ -10,12 +10,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection
+from typing import Any
 from uuid import UUID
 
 from webhooks.clock import Clock
 from webhooks.conf import settings
 from webhooks.engine import lanes as leases
 from webhooks.engine.lanes import HeldLane
+from webhooks.entitlement import suspend_lost
 from webhooks.models import Delivery, Event, Lane
 from webhooks.models.delivery import DueDelivery, State
 from webhooks.models.subscription import Status
@@ -30,8 +32,8 @@ TURN_DELIVERIES, TURN_SECONDS = 500, 5.0
 REFILL_BYTES, REFILL_MAX = 8 * 1024 * 1024, 512
 #: When lanes have so many bytes buffered, slow ones get no more.
 BUFFER_BYTES = 32 * 1024 * 1024
-#: Pending deliveries of an unsubscribed lane are cancelled in batches of this size.
-CANCEL_BATCH = 1000
+#: Pending deliveries that are not to be sent are ended in batches of this size.
+END_BATCH = 1000
 
 
 class Holdings:
@@ -74,6 +76,7 @@ class Holdings:
             if lane.id in self.lanes:
                 lane.inherit(self.lanes[lane.id])
             self.lanes[lane.id] = lane
+        self._suspend_lost(claimed)
         return len(claimed), len(claimed) == room
 
     def look_again(self) -> None:
@@ -101,7 +104,14 @@ class Holdings:
         ]
         if changed:
             leases.reload(self.using, self.token, changed, self.clock.now())
+            self._suspend_lost(changed)
         return looked
+
+    def _suspend_lost(self, lanes: Collection[HeldLane]) -> None:
+        """Suspend those whose owner is entitled to nothing any more; they begin nothing anyway."""
+        for lane in lanes:
+            if not lane.entitled and lane.subscription.status == Status.SUBSCRIBED:
+                suspend_lost(lane.subscription)
 
     def lose(self, ids: Collection[str]) -> None:
         """Somebody else holds these lanes, or they are gone. What is in flight ends, unfenced."""
@@ -136,6 +146,9 @@ class Holdings:
     def refill(self) -> None:
         """Read what is due in the lanes that run low, all of them in one statement."""
         low = max(2, self.slots // 4)
+        for lane in self.lanes.values():
+            if lane.discards:
+                self._discard(lane)
         hungry = [lane for lane in self.lanes.values() if lane.wants_more(low)]
         if sum(lane.buffered_bytes for lane in self.lanes.values()) > BUFFER_BYTES:
             now = time.monotonic()
@@ -160,6 +173,7 @@ class Holdings:
         for lane in hungry:
             was_ready = lane.can_start
             lane.fill(by_lane[lane.id], limits[lane.id])
+            self._cancel_forbidden(lane)
             if lane.can_start and not was_ready:
                 self.ready.append(lane)
         if found:
@@ -182,13 +196,35 @@ class Holdings:
 
     def _cancel_pending(self, lane: HeldLane) -> bool:
         """End what is pending in a lane that goes back unsubscribed; whether there may be more."""
-        deliveries = Delivery.objects.using(self.using)
-        pending = deliveries.pending().filter(subscription_id=lane.id).order_by("pk")
-        ids = list(pending.values_list("pk", flat=True)[:CANCEL_BATCH])
-        deliveries.filter(pk__any=ids).settle(
-            State.CANCELLED, now=self.clock.now(), reason="unsubscribed"
+        pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
+        return self._end_some(pending, State.CANCELLED, "unsubscribed")
+
+    def _discard(self, lane: HeldLane) -> None:
+        """End some of what the owner wanted discarded when it resumed; after the last, go on."""
+        until = lane.row.discard_before
+        pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
+        # By when it was first due: what was asked for again since then is wanted.
+        if self._end_some(pending.filter(first_due_at__lte=until), State.DISCARDED, "resumed"):
+            return
+        lanes = Lane.objects.using(self.using)
+        lanes.filter(pk=lane.id, discard_before=until).update(discard_before=None)
+        lane.row.discard_before = None
+
+    def _cancel_forbidden(self, lane: HeldLane) -> None:
+        """End deliveries of types that the owner's scopes do not cover any more."""
+        if lane.forbidden:
+            Delivery.objects.using(self.using).filter(pk__any=lane.forbidden).settle(
+                State.CANCELLED, now=self.clock.now(), reason="scope_lost"
+            )
+            lane.forbidden = []
+
+    def _end_some(self, pending: Any, state: State, reason: str) -> bool:
+        """End a batch of pending deliveries; whether there may be more."""
+        ids = list(pending.order_by("pk").values_list("pk", flat=True)[:END_BATCH])
+        Delivery.objects.using(self.using).filter(pk__any=ids).settle(
+            state, now=self.clock.now(), reason=reason
         )
-        return len(ids) == CANCEL_BATCH
+        return len(ids) == END_BATCH
 
     def freed(self, lanes: Collection[HeldLane]) -> None:
         for lane in lanes:

@@ -8,10 +8,13 @@ from typing import Any
 
 from django.db.models import Exists, OuterRef
 
+from webhooks import notices
 from webhooks.clock import db_now
 from webhooks.conf import settings
 from webhooks.engine.drain import HORIZON
+from webhooks.engine.handshakes import waiting
 from webhooks.engine.transactions import atomically
+from webhooks.entitlement import review
 from webhooks.models import (
     Delivery,
     DeliveryAttempt,
@@ -19,6 +22,8 @@ from webhooks.models import (
     Duty,
     Event,
     Lane,
+    Message,
+    Replay,
     Subscription,
     Worker,
 )
@@ -35,20 +40,24 @@ KEEP_FRESH, KEEP_HOURS = timedelta(hours=48), timedelta(days=30)
 
 
 def sweep(using: str) -> bool:
-    """Repair lanes, bury silent workers; whether a worker should look.
+    """Repair lanes, bury silent workers, review entitlements; whether a worker should look.
 
     A lane that needs a repair is a defect of ours; the number is kept in the ``sweep`` duty.
     """
     Duty.objects.using(using).ensure()
     repaired = repair(using)
+    review(using)
     now = db_now(using)
     Worker.objects.using(using).silent(now).delete()
     Duty.objects.using(using).note(Duty.Name.SWEEP, add=repaired)
+    notices.tell_owners(using)
     # What becomes due before the next sweep needs somebody who sits and waits for it.
     soon = now + timedelta(seconds=HORIZON)
     return (
         Event.objects.using(using).undispatched().exists()
         or Lane.objects.using(using).ready(soon).exists()
+        or waiting(using, soon).exists()
+        or Replay.objects.using(using).running().exists()
     )
 
 
@@ -106,6 +115,15 @@ def prune(using: str) -> int:
         ~Exists(remaining), pk__lt=first_id_of(limit, "evt"), fanned_out_at__lt=limit
     )
     removed += _delete(using, events)
+    members = Delivery.objects.using(using).filter(message_id=OuterRef("pk"))
+    messages = Message.objects.using(using).filter(
+        ~Exists(members), pk__lt=first_id_of(limit, "msg")
+    )
+    removed += _delete(using, messages)
+    replays = Replay.objects.using(using).filter(
+        pk__lt=first_id_of(limit, "rpl"), finished_at__lt=limit
+    )
+    removed += _delete(using, replays)
     compact(using)
     Duty.objects.using(using).note(Duty.Name.PRUNE, add=removed)
     return removed
@@ -133,7 +151,7 @@ def _delete(using: str, rows: Any) -> int:
     """Delete in small transactions, oldest first."""
     removed = 0
     while ids := list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH]):
-        with_ids = rows.model.objects.using(using).filter(pk__any=ids)
-        atomically(using, lambda q=with_ids: q._raw_delete(q.db))  # type: ignore[misc]
-        removed += len(ids)
+        # Still over, and not only when they were named: a delivery may be asked for again.
+        with_ids = rows.filter(pk__any=ids)
+        removed += atomically(using, lambda q=with_ids: q._raw_delete(q.db))  # type: ignore[misc]
     return removed

@@ -19,11 +19,13 @@ from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 
+from webhooks.access import ALL, Entitlements, sees_type
 from webhooks.conf import settings
 from webhooks.engine.transactions import atomically
 from webhooks.exceptions import InvalidSecret, SecretUnreadable
 from webhooks.formats import EventRecord, get_format
 from webhooks.formats.signing import decode_secret
+from webhooks.headers import combined, headers_of
 from webhooks.models import DeliveryAttempt, Lane, SigningSecret, Subscription
 from webhooks.models.delivery import DueDelivery, LanePosition
 from webhooks.models.lane import PACING
@@ -64,9 +66,18 @@ class HeldLane:
     """A leased lane. Everything here is lost with the process, and may be."""
 
     def __init__(
-        self, row: Lane, secrets: Sequence[SigningSecret], *, lease_end: float, now: datetime
+        self,
+        row: Lane,
+        secrets: Sequence[SigningSecret],
+        *,
+        lease_end: float,
+        now: datetime,
+        scopes: frozenset[str] | None = ALL,
     ) -> None:
-        """row: with its subscription. lease_end: monotonic seconds. now: database time."""
+        """row: with its subscription. lease_end: monotonic seconds. now: database time.
+
+        scopes: what its owner is entitled to; None: nothing.
+        """
         self.id: str = row.pk
         self.row = row
         self.lease_end = lease_end
@@ -77,13 +88,15 @@ class HeldLane:
         self.read_out = False
         self.leaving = False
         self.paced = False
+        #: Deliveries of types that the owner may not receive any more; they are cancelled.
+        self.forbidden: list[str] = []
         self.taken = 0
         self.in_flight = 0
         self._starts: dict[str, float] = {}
         #: In flight, or answered and not yet written.
         self.open: set[str] = set()
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
-        self.take(row.subscription, secrets, row.control, now)
+        self.take(row.subscription, secrets, row.control, now, scopes)
 
     def take(
         self,
@@ -91,15 +104,24 @@ class HeldLane:
         secrets: Sequence[SigningSecret],
         control: int,
         now: datetime,
+        scopes: frozenset[str] | None = ALL,
     ) -> None:
         """Take over what a person may have changed. Never raises: a bad secret rests the lane."""
         self.control = control
         self.subscription = subscription
         self.requester = subscription.requester
         self.host = urlsplit_host(subscription.callback_url)
-        self.active = subscription.status == Status.SUBSCRIBED
+        self.entitled = scopes is not None
+        self._scopes = scopes
+        self._visible: dict[str, bool] = {}
+        self.active = subscription.status == Status.SUBSCRIBED and self.entitled
+        rate = subscription.rate_limit
+        # A second's worth at a time, and then a rest: the row carries that to the next holder.
+        self.allowance = math.inf if rate is None else max(1, rate // 60)
+        self._rest_after = None if rate is None else timedelta(seconds=60 / rate * self.allowance)
         self.cap = 1 if subscription.ordered else subscription.max_in_flight or math.inf
         self.keys: list[tuple[bytes, datetime | None]] = []
+        self.custom_headers: dict[str, str] = {}
         own: Any = subscription.retry_schedule
         # None, or what was written past ``clean``: the service's.
         self.retry_schedule: Sequence[float] = own if is_schedule(own) else settings.RETRY_SCHEDULE
@@ -107,8 +129,10 @@ class HeldLane:
             self.keys = [(decode_secret(s.value.reveal()), s.expires_at) for s in secrets]
             if not self.keys:
                 raise InvalidSecret("there is none")
+            self.custom_headers = headers_of(subscription)
         except (SecretUnreadable, InvalidSecret, ImproperlyConfigured) as error:
-            # Nothing is ever sent unsigned. The deliveries wait, unharmed, and somebody is told.
+            # Nothing is ever sent unsigned, or without its headers. The deliveries wait,
+            # unharmed, and somebody is told.
             logger.error("%s cannot be signed for, and waits: %s", subscription.pk, error)
             self.rest_unsigned(now)
         if not self.active:
@@ -136,14 +160,17 @@ class HeldLane:
         self.buffered_bytes -= len(delivery.data)
         self.in_flight += 1
         self.taken += 1
+        self.allowance -= 1
         self.open.add(delivery.id)
         self._starts[delivery.id] = time.monotonic()
         number = delivery.attempts + 1
         triggers = DeliveryAttempt.Trigger
         usual = triggers.FIRST if number == 1 else triggers.RETRY
         due_at = max(delivery.due_at, self.row.paused_until or delivery.due_at)
-        trigger = delivery.trigger or usual.value
-        return Job(
+        # Who asked for it asked for the next attempt; those that follow are retries of it.
+        asked = delivery.trigger if delivery.attempts == delivery.retries_from else ""
+        trigger = asked or usual.value
+        job = Job(
             holder=holder,
             lane_id=self.id,
             requester=self.requester,
@@ -154,6 +181,9 @@ class HeldLane:
             due_at=due_at,
             started_at=started_at,
         )
+        if self._rest_after is not None and self.allowance <= 0:
+            self.rest(started_at + self._rest_after, "rate_limit")
+        return job
 
     def live_keys(self, at: datetime) -> list[bytes]:
         """The keys that sign at ``at`` (database time), newest first."""
@@ -179,13 +209,18 @@ class HeldLane:
             subject=job.delivery.subject,
             requester=job.delivery.requester,
         )
-        format_ = get_format(self.subscription.format)
+        format_ = get_format(job.delivery.format or self.subscription.format)
         body = format_.body(event)
         keys = self.live_keys(job.started_at)
         return Request(
             lane=self.id,
             url=self.subscription.callback_url,
-            headers=format_.headers(event.id, int(job.started_at.timestamp()), body, keys),
+            headers=combined(
+                self.custom_headers,
+                format_.headers(
+                    job.delivery.webhook_id, int(job.started_at.timestamp()), body, keys
+                ),
+            ),
             body=body,
             timeout=float(settings.TIMEOUT),
         )
@@ -237,8 +272,15 @@ class HeldLane:
 
     # Reading what is due
 
+    @property
+    def discards(self) -> bool:
+        """Whether a backlog is to be discarded before anything is sent."""
+        return self.row.discard_before is not None and self.active
+
     def wants_more(self, low: int) -> bool:
-        return not self.leaving and not self.read_out and len(self.buffer) < low
+        if self.leaving or self.read_out or self.discards:
+            return False
+        return len(self.buffer) < low
 
     def position(self, limit: int) -> LanePosition:
         return LanePosition(self.id, limit, self.after)
@@ -248,8 +290,17 @@ class HeldLane:
         self.read_out = len(deliveries) < limit
         if deliveries:
             self.after = (deliveries[-1].due_at, deliveries[-1].id)
-        self.buffer.extend(each for each in deliveries if each.id not in self.open)
+        for each in deliveries:
+            if not self._may_be_sent(each.event_type):
+                self.forbidden.append(each.id)
+            elif each.id not in self.open:
+                self.buffer.append(each)
         self.buffered_bytes = sum(len(each.data) for each in self.buffer)
+
+    def _may_be_sent(self, event_type: str) -> bool:
+        if event_type not in self._visible:
+            self._visible[event_type] = sees_type(self._scopes, event_type)
+        return self._visible[event_type]
 
     def is_done_after(self, written: set[str]) -> bool:
         """Whether it can go back once these are written: nothing open, and nothing to begin."""
@@ -278,8 +329,15 @@ def claim(
         ),
     )
     secrets = secrets_of(using, [row.pk for row in rows], now)
+    entitlements = Entitlements([row.subscription for row in rows])
     return [
-        HeldLane(row, secrets.get(row.pk, ()), lease_end=began + settings.LEASE_SECONDS, now=now)
+        HeldLane(
+            row,
+            secrets.get(row.pk, ()),
+            lease_end=began + settings.LEASE_SECONDS,
+            now=now,
+            scopes=entitlements.granted(row.subscription),
+        )
         for row in rows
     ]
 
@@ -306,11 +364,14 @@ def reload(using: str, token: UUID, held: Sequence[HeldLane], now: datetime) -> 
     # The rows first: a change that comes between the two statements is then heard of once more.
     changed = list(rows.select_related("subscription"))
     secrets = secrets_of(using, list(by_id), now)
+    entitlements = Entitlements([row.subscription for row in changed])
     for row in changed:
         lane = by_id[row.pk]
-        for column in PACING:  # a new URL or a resume begins without the old pause
+        # A new URL or a resume begins without the old pause, and perhaps without the backlog.
+        for column in (*PACING, "discard_before"):
             setattr(lane.row, column, getattr(row, column))
-        lane.take(row.subscription, secrets.get(row.pk, ()), row.control, now)
+        scopes = entitlements.granted(row.subscription)
+        lane.take(row.subscription, secrets.get(row.pk, ()), row.control, now, scopes)
 
 
 def secrets_of(using: str, ids: Sequence[str], now: datetime) -> dict[str, list[SigningSecret]]:

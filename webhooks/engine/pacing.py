@@ -91,7 +91,7 @@ class _Turn:
         shares = self.shares
         taken = self.taken[lane.id]
         in_use = lane.in_flight + taken
-        if taken >= len(lane.buffer) or in_use >= lane.cap:
+        if taken >= min(len(lane.buffer), lane.allowance) or in_use >= lane.cap:
             return False
         if lane.is_slow(self.now):
             if not self.slow_too or in_use >= shares.slow_lane:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from webhooks import signals
+from webhooks import notices, signals
 from webhooks.clock import Clock
 from webhooks.conf import settings
 from webhooks.engine.lanes import HeldLane, Job
@@ -22,6 +22,7 @@ from webhooks.engine.outcome import Outcome, Verdict, judge
 from webhooks.engine.retries import Decision, decide
 from webhooks.engine.transactions import atomically
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryStats, Lane
+from webhooks.models.attempt import storable
 from webhooks.models.delivery import State
 from webhooks.models.fields import new_attempt_id
 from webhooks.models.lane import PACING
@@ -47,10 +48,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What one flush wrote. lost: lanes that somebody else holds by now. busy: lanes that somebody
-    has locked; what needs them was left for the next flush."""
+    """What one flush wrote. applied: those results among them that count for their deliveries.
+    lost: lanes that somebody else holds by now. busy: lanes that somebody has locked; what needs
+    them was left for the next flush."""
 
     results: Sequence[Result]
+    applied: Sequence[Result]
     lost: set[str]
     busy: set[str]
 
@@ -63,7 +66,7 @@ def conclude(
     outcome = judge(response, now)
     decision = decide(
         outcome,
-        attempts=job.number,
+        attempts=job.number - job.delivery.retries_from,
         first_due_at=job.delivery.first_due_at,
         now=now,
         schedule=lane.retry_schedule,
@@ -114,7 +117,7 @@ class Recorder:
         for pk in concerned.keys() - written.busy:
             concerned[pk].paced = False
         # A failure that was not applied, because the lane was lost, did not happen.
-        _tell([each for each in written.results if _is_applied(each, written.lost)])
+        _tell(written.applied)
         return written
 
     def _write(
@@ -136,16 +139,22 @@ class Recorder:
             if each.decision.state is State.DELIVERED or each.job.lane_id not in busy
         ]
         DeliveryAttempt.objects.using(self._using).append(_attempt(result) for result in results)
-        self._settle([each for each in results if each.decision.state is State.DELIVERED])
-        failed = [
-            each
-            for each in results
-            if each.decision.state is not State.DELIVERED and each.job.lane_id in mine
-        ]
+        acknowledged = [each for each in results if each.decision.state is State.DELIVERED]
+        self._settle(acknowledged)
+        failed = self._unchanged(
+            [
+                each
+                for each in results
+                if each.decision.state is not State.DELIVERED and each.job.lane_id in mine
+            ]
+        )
         self._settle([each for each in failed if each.decision.state is not State.PENDING])
         self._reschedule([each for each in failed if each.decision.state is State.PENDING])
+        if dead := [each for each in failed if _is_given_up(each)]:
+            notices.record_given_up(self._using, [_given_up(each) for each in dead])
         if results:
-            DeliveryStats.objects.using(self._using).add(_tally(results))
+            tally = _tally(results, {id(each) for each in (*acknowledged, *failed)})
+            DeliveryStats.objects.using(self._using).add(tally)
         unheard = set()
         for row in locked:
             lane = concerned.get(row.pk)
@@ -159,16 +168,37 @@ class Recorder:
                 setattr(row, column, getattr(lane.row, column))
         lanes.let_go([row for row in locked if row.pk in free], at_once=unheard)
         lanes.pace([row for row in locked if row.pk in concerned and row.pk not in free])
-        return Written(results, missing - busy, busy)
+        return Written(results, acknowledged + failed, missing - busy, busy)
+
+    def _unchanged(self, failures: list[Result]) -> list[Result]:
+        """Those whose deliveries nobody has asked for again since their attempts began.
+
+        An attempt that was under way by then must not end, or put off, what was asked for. Asking
+        takes the lane's lock, which is ours.
+        """
+        if not failures:
+            return failures
+        pending = Delivery.objects.using(self._using).pending()
+        rows = pending.filter(pk__any=[each.job.delivery.id for each in failures])
+        stored = {pk: row for pk, *row in rows.values_list("pk", "due_at", "retries_from")}
+        return [
+            each
+            for each in failures
+            if stored.get(each.job.delivery.id)
+            == [each.job.delivery.due_at, each.job.delivery.retries_from]
+        ]
 
     def _settle(self, results: Sequence[Result]) -> None:
-        groups: dict[tuple[State, str, int], list[Result]] = defaultdict(list)
+        groups: dict[tuple[State, str, int, str | None], list[Result]] = defaultdict(list)
         for result in results:
-            decision = result.decision
-            groups[decision.state, decision.reason, result.job.number].append(result)
+            decision, job = result.decision, result.job
+            key = (decision.state, decision.reason, job.number, job.delivery.message_id)
+            groups[key].append(result)
+        # Under the message that was sent: an answer to the old id says nothing of a new one.
         deliveries = Delivery.objects.using(self._using)
-        for (state, reason, number), group in groups.items():
-            deliveries.filter(pk__any=sorted(each.job.delivery.id for each in group)).settle(
+        for (state, reason, number, message_id), group in groups.items():
+            ids = sorted(each.job.delivery.id for each in group)
+            deliveries.filter(pk__any=ids, message=message_id).settle(
                 state, now=group[-1].answered_at, reason=reason, attempts=number
             )
 
@@ -187,35 +217,51 @@ def _attempt(result: Result) -> tuple[object, ...]:
     return (
         new_attempt_id(),
         job.lane_id,
-        job.delivery.event_id,
+        job.delivery.webhook_id,
         job.number,
         job.trigger,
         job.due_at,
         job.started_at,
         response.status_code,
         result.outcome.code,
-        _storable(response.error_detail)[:200],
+        storable(response.error_detail)[:200],
         round(response.elapsed_ms),
-        _storable(response.excerpt),
+        storable(response.excerpt),
         response.truncated,
         1,
     )
 
 
-def _storable(text: str) -> str:
-    """Text that every database takes, whatever a host's own transport let through.
-
-    An attempt that cannot be written would be sent again for ever.
-    """
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
+def _is_given_up(result: Result) -> bool:
+    return result.decision.state in (State.DEAD, State.EXPIRED)
 
 
-def _tally(results: Sequence[Result]) -> Tally:
+def _given_up(result: Result) -> notices.GivenUp:
+    delivery = result.job.delivery
+    return notices.GivenUp(
+        delivery_id=delivery.id,
+        subscription_id=result.job.lane_id,
+        requester=result.job.requester,
+        event_id=delivery.event_id,
+        event_type=delivery.event_type,
+        state=result.decision.state.value,
+        attempts=result.job.number,
+        error_code=result.outcome.code,
+        status_code=result.response.status_code,
+        ended_at=result.answered_at,
+    )
+
+
+def _tally(results: Sequence[Result], applied: set[int]) -> Tally:
     tally = Tally()
     for result in results:
         job = result.job
         delivered = result.decision.state is State.DELIVERED
-        since = result.answered_at - job.delivery.recorded_at
+        # What was asked for again is as late as it comes after that, not after the event.
+        asked = job.delivery.trigger
+        since = result.answered_at - (
+            job.delivery.first_due_at if asked else job.delivery.recorded_at
+        )
         tally.count(
             subscription_id=job.lane_id,
             event_type=job.delivery.event_type,
@@ -223,14 +269,10 @@ def _tally(results: Sequence[Result]) -> Tally:
             code=result.outcome.code,
             elapsed_ms=result.response.elapsed_ms,
             first_try=job.number == 1,
-            dead=result.decision.state in (State.DEAD, State.EXPIRED),
+            dead=id(result) in applied and _is_given_up(result),
             ack_ms=since.total_seconds() * 1000 if delivered else None,
         )
     return tally
-
-
-def _is_applied(result: Result, lost: set[str]) -> bool:
-    return result.decision.state is State.DELIVERED or result.job.lane_id not in lost
 
 
 def _tell(results: Sequence[Result]) -> None:

@@ -36,9 +36,10 @@ def decide(
 ) -> Decision:
     """Decide after an attempt.
 
-    attempts: how many there were, this one included. schedule: seconds to wait after each failed
-    try; when it is used up, the delivery is dead. max_age: seconds from ``first_due_at`` after
-    which no further try is planned. ``Retry-After`` lengthens a wait and never shortens it.
+    attempts: how many there were since it was last asked for, this one included. schedule: seconds
+    to wait after each failed try; when it is used up, the delivery is dead. max_age: seconds from
+    ``first_due_at`` after which no further try is planned. ``Retry-After`` lengthens a wait and
+    never shortens it.
     """
     if outcome.verdict is Verdict.DELIVERED:
         return Decision(State.DELIVERED)

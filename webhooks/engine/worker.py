@@ -99,7 +99,7 @@ def work(
         )
         # The slot is free again, and now it looks once more: an event whose drain found no free
         # slot came before this look, or finds this slot free.
-        if drain is None or not (drain.sitting or drain.holdings.someone_is_ready()):
+        if drain is None or not (drain.sitting or drain.something_is_ready()):
             return
         if seconds is not None and time.monotonic() - began >= seconds:
             if not drain.handed_on:

@@ -1,4 +1,3 @@
-
 import django.core.validators
 import django.db.models.deletion
 import django.utils.timezone
@@ -43,6 +42,8 @@ class Migration(migrations.Migration):
                 ('status', models.CharField(choices=[('pending', 'pending'), ('subscribed', 'subscribed'), ('suspended', 'suspended'), ('unsubscribed', 'unsubscribed')], default='pending', max_length=16, verbose_name='status')),
                 ('status_reason', models.CharField(blank=True, default='', max_length=64, verbose_name='reason')),
                 ('status_since', models.DateTimeField(default=django.utils.timezone.now, verbose_name='since')),
+                ('status_actor', models.CharField(blank=True, default='', help_text='Who asked for it, e.g. app:<client id>; empty: the service itself.', max_length=255, verbose_name='changed by')),
+                ('grant_revoked_at', models.DateTimeField(editable=False, null=True, verbose_name='grant revoked at')),
                 ('trigger', models.CharField(choices=[('realtime', 'in real time'), ('hourly', 'hourly'), ('daily', 'daily'), ('monthly', 'monthly')], default='realtime', max_length=16, verbose_name='trigger')),
                 ('time_zone', models.CharField(default='UTC', max_length=64, verbose_name='time zone')),
                 ('hour', models.PositiveSmallIntegerField(default=0, validators=[django.core.validators.MaxValueValidator(23)], verbose_name='hour of day')),
@@ -52,7 +53,7 @@ class Migration(migrations.Migration):
                 ('content', models.CharField(choices=[('events', 'events'), ('counts', 'counts')], default='events', max_length=8, verbose_name='content')),
                 ('batch_size', models.PositiveIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)], verbose_name='batch size')),
                 ('batch_seconds', models.PositiveIntegerField(default=0, verbose_name='batch seconds')),
-                ('rate_limit', models.PositiveIntegerField(blank=True, help_text='POSTs for each minute.', null=True, verbose_name='rate limit')),
+                ('rate_limit', models.PositiveIntegerField(blank=True, help_text='POSTs for each minute.', null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='rate limit')),
                 ('max_in_flight', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='POSTs at once')),
                 ('ordered', models.BooleanField(default=False, help_text='One at a time; a failure holds the rest.', verbose_name='in order')),
                 ('on_suspend', models.CharField(choices=[('keep', 'keep new events'), ('discard', 'discard new events')], default='keep', max_length=8, verbose_name='while suspended')),
@@ -110,7 +111,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'event',
                 'verbose_name_plural': 'events',
                 'permissions': [('view_payload', 'Can see payloads')],
-                'indexes': [models.Index(condition=models.Q(('fanned_out_at__isnull', True)), fields=['seq', 'id'], name='webhooks_event_outbox'), models.Index(fields=['seq'], name='webhooks_event_seq')],
+                'indexes': [models.Index(condition=models.Q(('fanned_out_at__isnull', True)), fields=['seq', 'id'], name='webhooks_event_outbox'), models.Index(fields=['seq'], name='webhooks_event_seq'), models.Index(fields=['requester', 'seq'], name='webhooks_event_feed')],
                 'constraints': [models.UniqueConstraint(fields=('requester', 'type', 'idempotency_key'), name='webhooks_event_once')],
             },
         ),
@@ -213,6 +214,7 @@ class Migration(migrations.Migration):
                 ('due_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='due at')),
                 ('first_due_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='first due at')),
                 ('attempts', models.PositiveSmallIntegerField(default=0, verbose_name='attempts')),
+                ('retries_from', models.PositiveSmallIntegerField(db_default=0, default=0, editable=False, help_text='Attempts there were when it was last asked for again; the schedule of retries begins anew there.')),
                 ('trigger', models.CharField(blank=True, default='', help_text='Why it is tried next, where a person asked for it.', max_length=16, verbose_name='trigger')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='created at')),
                 ('settled_at', models.DateTimeField(blank=True, null=True, verbose_name='ended at')),
@@ -223,6 +225,28 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'delivery',
                 'verbose_name_plural': 'deliveries',
+            },
+        ),
+        migrations.CreateModel(
+            name='Replay',
+            fields=[
+                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_replay_id, editable=False, prefix='rpl', primary_key=True, serialize=False)),
+                ('from_at', models.DateTimeField(verbose_name='from')),
+                ('to_at', models.DateTimeField(verbose_name='to')),
+                ('types', models.JSONField(blank=True, default=list, help_text='Patterns; none: all.', verbose_name='event types')),
+                ('states', models.JSONField(default=list, help_text='Which deliveries: their states, and “missing” for events without one.', verbose_name='states')),
+                ('actor', models.CharField(blank=True, default='', max_length=255, verbose_name='asked for by')),
+                ('state', models.CharField(choices=[('running', 'running'), ('finished', 'finished'), ('cancelled', 'cancelled')], default='running', max_length=16, verbose_name='state')),
+                ('total', models.PositiveBigIntegerField(default=0, verbose_name='to do')),
+                ('done', models.PositiveBigIntegerField(default=0, verbose_name='done')),
+                ('after', models.CharField(blank=True, default='', editable=False, help_text='The last event seen.', max_length=36)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='asked for at')),
+                ('finished_at', models.DateTimeField(blank=True, null=True, verbose_name='ended at')),
+                ('subscription', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='replays', to='webhooks.subscription')),
+            ],
+            options={
+                'verbose_name': 'replay',
+                'verbose_name_plural': 'replays',
             },
         ),
         migrations.CreateModel(
@@ -256,6 +280,8 @@ class Migration(migrations.Migration):
                 ('last_success_at', models.DateTimeField(blank=True, null=True, verbose_name='last success')),
                 ('last_failure_at', models.DateTimeField(blank=True, null=True, verbose_name='last failure')),
                 ('failing_since', models.DateTimeField(blank=True, null=True, verbose_name='failing since')),
+                ('discard_before', models.DateTimeField(blank=True, help_text='Pending deliveries that were made up to then are discarded, not sent.', null=True, verbose_name='discard until')),
+                ('told', models.CharField(blank=True, db_default='', default='', help_text='The last trouble that the owner was told of: failing, suspended, or none.', max_length=16, verbose_name='owner was told')),
             ],
             options={
                 'verbose_name': 'lane',
@@ -281,7 +307,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='deliverystats',
-            constraint=models.UniqueConstraint(fields=('subscription', 'type', 'width', 'bucket', 'code'), name='webhooks_stats_key'),
+            constraint=models.UniqueConstraint(fields=('subscription', 'width', 'bucket', 'type', 'code'), name='webhooks_stats_key'),
         ),
         migrations.AddIndex(
             model_name='deliveryattempt',
@@ -310,5 +336,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='delivery',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('settled_at__isnull', True), ('state', 'pending')), models.Q(models.Q(('state', 'pending'), _negated=True), ('settled_at__isnull', False)), _connector='OR'), name='webhooks_delivery_settled'),
+        ),
+        migrations.AddIndex(
+            model_name='replay',
+            index=models.Index(condition=models.Q(('state', 'running')), fields=['id'], name='webhooks_replay_running'),
         ),
     ]

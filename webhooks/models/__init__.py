@@ -4,6 +4,7 @@ from webhooks.models.attempt import DeliveryAttempt
 from webhooks.models.delivery import Delivery, Message
 from webhooks.models.event import Event
 from webhooks.models.lane import Lane
+from webhooks.models.replay import Replay
 from webhooks.models.stats import DeliveryStats
 from webhooks.models.subscription import SigningSecret, Subscription
 from webhooks.models.worker import Duty, Worker
@@ -16,6 +17,7 @@ __all__ = [
     "Event",
     "Lane",
     "Message",
+    "Replay",
     "SigningSecret",
     "Subscription",
     "Worker",

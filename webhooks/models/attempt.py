@@ -16,9 +16,10 @@ from webhooks.models.subscription import Subscription
 
 class AttemptQuerySet(models.QuerySet["DeliveryAttempt"]):
     def of(self, delivery: Delivery) -> AttemptQuerySet:
-        """The attempts at one delivery, oldest first."""
+        """The attempts at one delivery, oldest first: under its event's id and its message's."""
         return self.filter(
-            subscription_id=delivery.subscription_id, message_id=delivery.webhook_id
+            subscription_id=delivery.subscription_id,
+            message_id__in={delivery.event_id, delivery.webhook_id},
         ).order_by("pk")
 
     def append(self, rows: Iterable[Sequence[Any]]) -> None:
@@ -96,3 +97,11 @@ APPENDED = (
     "truncated",
     "event_count",
 )
+
+
+def storable(text: str) -> str:
+    """Text of an answer as every database takes it, whatever a host's own transport let through.
+
+    An attempt that cannot be written would be sent again for ever.
+    """
+    return text.replace("\0", "").encode("utf-8", "replace").decode()

@@ -1,7 +1,8 @@
 """``Delivery`` and ``Message``: what is to be sent, and in what.
 
-A delivery is one event for one subscription. It changes in two ways only: :meth:`~DeliveryQuerySet.
-settle` ends it, :meth:`~DeliveryQuerySet.reschedule` moves its next try.
+A delivery is one event for one subscription. It changes in three ways only:
+:meth:`~DeliveryQuerySet.settle` ends it, :meth:`~DeliveryQuerySet.reschedule` moves its next try,
+:meth:`~DeliveryQuerySet.revive` (or ``hasten``, while it is pending) makes it due once more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connections, models
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Least
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -61,10 +65,41 @@ class DueDelivery:
     occurred_at: datetime
     recorded_at: datetime
     data: str
+    retries_from: int = 0
+    message_id: str | None = None
+    #: The message's, which stays as it is; "": the subscription's present one.
+    format: str = ""
 
+    @property
+    def webhook_id(self) -> str:
+        """The ``webhook-id`` under which it is sent: the message's, or the event's."""
+        return self.message_id or self.event_id
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is pending for one subscription.
+
+    pending, retrying: how many, and how many of them failed before. oldest_at: when the one that
+    waits longest was first due. next_at: the earliest due time; next_retry_at: of those that failed
+    before. None where there is none.
+    """
+
+    pending: int = 0
+    retrying: int = 0
+    oldest_at: datetime | None = None
+    next_at: datetime | None = None
+    next_retry_at: datetime | None = None
+
+
+#: Attempts are counted up to here. The column ends at 32,767, and a schedule has 30 waits at most.
+MOST_ATTEMPTS = 32_700
 
 #: SQLite takes 500 terms in a compound SELECT.
 UNION_TERMS = 400
+
+#: Stands for a subscription's id in a statement that is made once and used for many.
+_PLACE = "0" * 32
 
 _BEGINNING = (datetime(1, 1, 1, tzinfo=UTC), "dlv_" + "0" * 32)
 
@@ -72,6 +107,23 @@ _BEGINNING = (datetime(1, 1, 1, tzinfo=UTC), "dlv_" + "0" * 32)
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def pending(self) -> DeliveryQuerySet:
         return self.filter(state=State.PENDING)
+
+    def backlog(self, subscription_id: str, limit: int) -> Backlog:
+        """What is pending for a subscription, as far as the ``limit`` that are due first show it.
+
+        However many wait, no more rows than that are read, through the index of pending ones.
+        """
+        first = self.pending().filter(subscription_id=subscription_id).order_by("due_at", "pk")
+        failed = models.Q(attempts__gt=models.F("retries_from"))
+        return Backlog(
+            **first[:limit].aggregate(
+                pending=models.Count("pk"),
+                retrying=models.Count("pk", filter=failed),
+                oldest_at=models.Min("first_due_at"),
+                next_at=models.Min("due_at"),
+                next_retry_at=models.Min("due_at", filter=failed),
+            )
+        )
 
     def due(self, positions: Sequence[LanePosition], now: datetime) -> list[DueDelivery]:
         """What is due in these lanes, in lane order; one statement for hundreds of lanes.
@@ -92,6 +144,47 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
                 cursor.execute(sql, params)
                 found += [_due_delivery(row) for row in cursor.fetchall()]
         return found
+
+    def newest_of(
+        self, subscription_ids: Sequence[str], limit: int, *, oldest_first: bool = False
+    ) -> list[Delivery]:
+        """The newest of these deliveries that belong to some subscriptions, newest first.
+
+        oldest_first: the oldest ones instead, oldest first. Each subscription is read through the
+        index on (subscription, id) and to the limit only; a plain ``IN`` reads and sorts all that
+        they have. It is used where they are more than SQLite or MariaDB can take one by one.
+        """
+        order = "pk" if oldest_first else "-pk"
+        connection = connections[self.db]
+        lateral = connection.vendor == "postgresql"
+        if not lateral and len(subscription_ids) > UNION_TERMS:
+            return list(self.filter(subscription_id__in=subscription_ids).order_by(order)[:limit])
+        # Where an id belongs, in the statement of one subscription: a column, or a parameter.
+        place = RawSQL("owner.id" if lateral else "%s", () if lateral else (_PLACE,))  # noqa: S611
+        one = self.filter(subscription_id=place).order_by(order).values_list("id")[:limit]
+        try:
+            part, params = one.query.get_compiler(self.db).as_sql()
+        except EmptyResultSet:
+            return []
+        if not subscription_ids:
+            return []
+        if lateral:
+            given: list[Any] = [_array(subscription_ids), *params]
+            rows = f"unnest(%s::uuid[]) AS owner(id) CROSS JOIN LATERAL ({part}) AS part(id)"
+        else:
+            given = [
+                id[4:] if value is _PLACE else value for id in subscription_ids for value in params
+            ]
+            terms = [f"SELECT id FROM ({part}) one"] * len(subscription_ids)  # noqa: S608
+            rows = f"({' UNION ALL '.join(terms)}) part"
+        way = "ASC" if oldest_first else "DESC"
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT part.id FROM {rows} ORDER BY part.id {way} LIMIT %s",  # noqa: S608
+                [*given, limit],
+            )
+            ids = [f"dlv_{_hex(row[0])}" for row in cursor.fetchall()]
+        return list(self.filter(pk__any=ids).order_by(order))
 
     def settle(
         self, state: State, *, now: datetime, reason: str = "", attempts: int | None = None
@@ -114,6 +207,34 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """
         update_rows(
             self.db, Delivery, ["due_at", "attempts"], rows, only=f"state = '{State.PENDING.value}'"
+        )
+
+    def revive(self, *, trigger: str, now: datetime) -> int:
+        """Make deliveries that ended pending again, due now; how many there were.
+
+        The number of attempts goes on, the schedule of retries and the age limit begin anew. The
+        caller has locked their lanes, and tells them.
+        """
+        return self.exclude(state=State.PENDING).update(
+            state=State.PENDING,
+            reason="",
+            settled_at=None,
+            due_at=now,
+            first_due_at=now,
+            trigger=trigger,
+            **_schedule_anew(),
+        )
+
+    def hasten(self, *, trigger: str, now: datetime) -> int:
+        """Make pending deliveries due now; how many there were. Else as :meth:`revive`.
+
+        One that is due already keeps its time: the lane's holder may have read it, and would read
+        it once more if it moved. The age limit stays: it has been tried since it was first due.
+        """
+        return self.pending().update(
+            due_at=Least("due_at", now, output_field=models.DateTimeField()),
+            trigger=trigger,
+            **_schedule_anew(),
         )
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
@@ -185,6 +306,15 @@ class Delivery(models.Model):
     due_at = models.DateTimeField(_("due at"), default=timezone.now)
     first_due_at = models.DateTimeField(_("first due at"), default=timezone.now)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    retries_from = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text=_(
+            "Attempts there were when it was last asked for again; the schedule of "
+            "retries begins anew there."
+        ),
+    )
     trigger = models.CharField(
         _("trigger"),
         max_length=16,
@@ -283,9 +413,11 @@ FANNED_OUT = (
 
 _TABLE = Delivery._meta.db_table
 _EVENT = Event._meta.db_table
+# The format in a subquery, not a join: few deliveries have a message, and no plan may read all.
 _COLUMNS = (
-    "d.id, d.subscription_id, d.attempts, d.due_at, d.first_due_at, d.trigger, e.id, e.type, "
-    "e.subject, e.requester, e.occurred_at, e.created_at, e.data"
+    "d.id, d.subscription_id, d.attempts, d.due_at, d.first_due_at, d.trigger, e.id, e.type, "  # noqa: S608
+    "e.subject, e.requester, e.occurred_at, e.created_at, e.data, d.retries_from, d.message_id, "
+    f"(SELECT m.format FROM {Message._meta.db_table} m WHERE m.id = d.message_id)"
 )
 
 
@@ -304,7 +436,15 @@ def _due_delivery(row: Sequence[Any]) -> DueDelivery:
         occurred_at=_moment(row[10]),
         recorded_at=_moment(row[11]),
         data=row[12],
+        retries_from=row[13],
+        message_id=None if row[14] is None else f"msg_{_hex(row[14])}",
+        format=row[15] or "",
     )
+
+
+def _schedule_anew() -> dict[str, Any]:
+    attempts = Least("attempts", MOST_ATTEMPTS, output_field=models.PositiveSmallIntegerField())
+    return {"attempts": attempts, "retries_from": attempts}
 
 
 def _array(ids: Iterable[str]) -> str:

@@ -112,6 +112,7 @@ class Event(models.Model):
                 name="webhooks_event_outbox",
             ),
             models.Index(fields=["seq"], name="webhooks_event_seq"),
+            models.Index(fields=["requester", "seq"], name="webhooks_event_feed"),
         ]
 
     def __str__(self) -> str:

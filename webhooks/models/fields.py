@@ -155,3 +155,7 @@ def new_message_id() -> str:
 
 def new_attempt_id() -> str:
     return f"att_{uuid7():032x}"
+
+
+def new_replay_id() -> str:
+    return f"rpl_{uuid7():032x}"

@@ -20,10 +20,11 @@ from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.clock import db_now
+from webhooks.models.attempt import DeliveryAttempt
 from webhooks.models.bulk import update_rows
 from webhooks.models.delivery import Delivery
 from webhooks.models.fields import AnyOf
-from webhooks.models.subscription import ON_HOLD, Subscription
+from webhooks.models.subscription import ON_HOLD, Status, Subscription
 
 #: What a holder may change in the lane's row when it lets go or paces the lane.
 PACING = (
@@ -35,6 +36,11 @@ PACING = (
     "last_failure_at",
     "failing_since",
 )
+
+#: What ``told`` says; "": nothing, or that all is well.
+FAILING, SUSPENDED = "failing", "suspended"
+#: Reasons of a status that its owner chose, later or when it subscribed.
+BY_ITS_OWNER = ("client", "")
 
 
 class LaneQuerySet(models.QuerySet["Lane"]):
@@ -172,6 +178,56 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         )
         return list(found.values_list("pk", flat=True)[:limit])
 
+    def untold(self, *, failing_after: int) -> Self:
+        """Lanes whose owner was last told something else than what is so; that is ``state``.
+
+        ``suspended``: by somebody else than the owner. ``failing``: after so many failures in a
+        row, until a success comes: an endpoint that was replaced is not known to be mended. Else
+        "". With their subscriptions, by id; quiet lanes are passed over without a look at theirs.
+        """
+        subscribed = models.Q(subscription__status=Status.SUBSCRIBED)
+        suspended = models.Q(subscription__status=Status.SUSPENDED)
+        no_success_since = (
+            models.Q(failures__gt=0)
+            | models.Q(last_success_at__isnull=True)
+            | models.Q(last_success_at__lte=models.F("last_failure_at"))
+        )
+        state = models.Case(
+            models.When(
+                suspended & ~models.Q(subscription__status_reason__in=BY_ITS_OWNER),
+                then=models.Value(SUSPENDED),
+            ),
+            models.When(
+                subscribed
+                & (
+                    models.Q(failures__gte=failing_after)
+                    | models.Q(told=FAILING) & no_success_since
+                ),
+                then=models.Value(FAILING),
+            ),
+            default=models.Value(""),
+        )
+        concerned = models.Q(failures__gte=failing_after) | ~models.Q(told="") | models.Q(held=True)
+        return (
+            self.filter(concerned)
+            .annotate(state=state)
+            .exclude(told=models.F("state"))
+            .select_related("subscription")
+            .order_by("pk")
+        )
+
+    def last_errors(self, ids: Collection[str]) -> dict[str, str]:
+        """The error code of each lane's last failed attempt.
+
+        For lanes that failed lately: a long row of successes would be read to its end.
+        """
+        failed = DeliveryAttempt.objects.using(self.db).exclude(error_code="")
+        last = failed.filter(subscription_id=models.OuterRef("pk")).order_by("-pk")
+        rows = self.filter(pk__any=ids).annotate(
+            code=models.Subquery(last.values("error_code")[:1])
+        )
+        return {pk: code for pk, code in rows.values_list("pk", "code") if code is not None}
+
     def next_claim_at(self) -> datetime | None:
         """When the first lane of all may be claimed."""
         return (
@@ -206,6 +262,20 @@ class Lane(models.Model):
     last_success_at = models.DateTimeField(_("last success"), null=True, blank=True)
     last_failure_at = models.DateTimeField(_("last failure"), null=True, blank=True)
     failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
+    discard_before = models.DateTimeField(
+        _("discard until"),
+        null=True,
+        blank=True,
+        help_text=_("Pending deliveries that were made up to then are discarded, not sent."),
+    )
+    told = models.CharField(
+        _("owner was told"),
+        max_length=16,
+        blank=True,
+        default="",
+        db_default="",
+        help_text=_("The last trouble that the owner was told of: failing, suspended, or none."),
+    )
 
     objects = LaneQuerySet.as_manager()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -85,7 +86,73 @@ class Tally:
         return [(*key, *counters) for key, counters in sorted(self._rows.items())]
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """All attempts of some time that ended in one way.
+
+    code: "" for successes. dead: deliveries that were given up with such an attempt. first_at,
+    first_dead_at: the bucket of the first attempt, and of the first of those; None: there is none.
+    latency: counts for each bucket of ``LATENCY_BOUNDS``.
+    """
+
+    code: str
+    attempts: int
+    dead: int
+    first_at: datetime
+    first_dead_at: datetime | None
+    latency: Sequence[int]
+
+
+def percentile(counts: Sequence[int], bounds: Sequence[int], share: float) -> float | None:
+    """The value below which ``share`` (0 to 1) of what was counted lies, estimated; None: nothing.
+
+    Within a bucket, values are taken as evenly spread. The last bucket has no upper bound: what
+    lies there is taken for the last bound, so such an answer means "at least".
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    rank, below = share * total, 0
+    lower = 0
+    for count, upper in zip(counts, bounds, strict=False):
+        if count and below + count >= rank:
+            return lower + (upper - lower) * (rank - below) / count
+        below += count
+        lower = upper
+    return float(bounds[-1])
+
+
 class StatsQuerySet(models.QuerySet["DeliveryStats"]):
+    def sums(self, subscription_id: str, since: datetime) -> list[Sums]:
+        """What ended since then (48 hours ago at most), by code; for ``WHOLE_SERVICE``, of all.
+
+        Exact to a bucket: what ended in the one that ``since`` lies in is not counted.
+        """
+        latency = {f"sum_{name}": models.Sum(name) for name in LATENCY_COLUMNS}
+        rows: Any = (
+            self.filter(subscription_id=subscription_id, width=FRESH, bucket__gte=since)
+            .values("code")
+            .annotate(
+                sum_attempts=models.Sum("attempts"),
+                sum_dead=models.Sum("dead"),
+                first_at=models.Min("bucket"),
+                first_dead_at=models.Min("bucket", filter=models.Q(dead__gt=0)),
+                **latency,
+            )
+            .order_by("code")
+        )
+        return [
+            Sums(
+                code=row["code"],
+                attempts=int(row["sum_attempts"]),
+                dead=int(row["sum_dead"]),
+                first_at=row["first_at"],
+                first_dead_at=row["first_dead_at"],
+                latency=[int(row[name]) for name in latency],
+            )
+            for row in rows
+        ]
+
     def add(self, tally: Tally) -> None:
         """Add what was counted to the rows there are, and make those that are missing."""
         add_rows(self.db, DeliveryStats, KEYS, COUNTERS, tally.rows())
@@ -143,7 +210,13 @@ class DeliveryStats(models.Model):
     class Meta:
         verbose_name = _("delivery statistics")
         verbose_name_plural = _("delivery statistics")
-        constraints = [models.UniqueConstraint(fields=KEYS, name="webhooks_stats_key")]
+        # In this order one subscription's rows of a day stand together: they are what is read.
+        constraints = [
+            models.UniqueConstraint(
+                fields=["subscription", "width", "bucket", "type", "code"],
+                name="webhooks_stats_key",
+            )
+        ]
         indexes = [models.Index(fields=["width", "bucket"], name="webhooks_stats_time")]
 
     def __str__(self) -> str:

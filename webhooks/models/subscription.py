@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,12 +10,15 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from oauth2_provider.settings import oauth2_settings
 
 from webhooks import catalog
+from webhooks.access import Client, granted
 from webhooks.exceptions import BlockedAddress
+from webhooks.headers import clean_headers
 from webhooks.models.fields import (
     PrefixedIdField,
     SealedField,
@@ -82,23 +86,27 @@ ACTED_UPON: dict[str, tuple[Any, ...]] = {
     "payload": (Payload.FULL,),
     "content": (Content.EVENTS,),
     "batch_size": (1,),
-    "handshake": (Handshake.NONE,),
-    "rate_limit": (None,),
-    "headers": ("",),
-    "basic_auth": ("",),
 }
+
+
+#: The namespace of what the service itself tells subscribers of: how their subscriptions fare.
+OPERATIONAL = "webhooks."
 
 
 def matches(patterns: Any, event_type: str) -> bool:
     """Whether one of the patterns covers the type.
 
-    ``*`` covers all, ``push.*`` all that begin with ``push.``, anything else itself alone. What is
-    no list of texts (a row that was written past ``clean``) covers nothing, and stops nobody else.
+    ``*`` covers all of the host's, ``push.*`` all that begin with ``push.``, anything else itself
+    alone. What is no list of texts (a row that was written past ``clean``) covers nothing, and
+    stops nobody else.
     """
     if not isinstance(patterns, list):
         return False
+    # Operational events go to those alone who ask for them by name or by ``webhooks.*``: who wants
+    # all that happens in the host's business has not asked to hear of dead deliveries among it.
+    operational = event_type.startswith(OPERATIONAL)
     for pattern in patterns:
-        if pattern == event_type or pattern == "*":
+        if pattern == event_type or (pattern == "*" and not operational):
             return True
         if not isinstance(pattern, str) or not pattern.endswith(".*"):
             continue
@@ -111,6 +119,24 @@ class SubscriptionQuerySet(models.QuerySet["Subscription"]):
     def receiving(self) -> Self:
         """Those that new events are kept for."""
         return self.filter(status__in=RECEIVING)
+
+    def asking_for_operational(self, requesters: Collection[str]) -> list[tuple[str, Any]]:
+        """Requester and patterns of those that may receive operational events; one statement.
+
+        Found by the text of the patterns, since not every database can look into a JSON list; what
+        the patterns cover is for :func:`matches` to say.
+        """
+        asking = (
+            self.receiving()
+            .filter(requester__in=requesters)
+            .annotate(patterns=Cast("event_types", models.TextField()))
+            .filter(patterns__contains=f'"{OPERATIONAL}')
+        )
+        return list(asking.values_list("requester", "event_types"))
+
+    def owned_by(self, client: Client) -> Self:
+        """Those that a client of the API may see: its requester's, of the same application."""
+        return self.filter(requester=client.requester, application=client.application_id)
 
 
 class SubscriptionManager(models.Manager.from_queryset(SubscriptionQuerySet)):  # type: ignore[misc]
@@ -160,6 +186,16 @@ class Subscription(models.Model):
     )
     status_reason = models.CharField(_("reason"), max_length=64, blank=True, default="")
     status_since = models.DateTimeField(_("since"), default=timezone.now)
+    status_actor = models.CharField(
+        _("changed by"),
+        max_length=255,
+        blank=True,
+        default="",
+        help_text=_("Who asked for it, e.g. app:<client id>; empty: the service itself."),
+    )
+    # Written when the grant that the client held is revoked: the tokens themselves are deleted,
+    # by a revocation as well as by the clean-up of expired ones.
+    grant_revoked_at = models.DateTimeField(_("grant revoked at"), null=True, editable=False)
 
     trigger = models.CharField(
         _("trigger"), max_length=16, choices=Trigger.choices, default=Trigger.REALTIME
@@ -185,7 +221,11 @@ class Subscription(models.Model):
     )
     batch_seconds = models.PositiveIntegerField(_("batch seconds"), default=0)
     rate_limit = models.PositiveIntegerField(
-        _("rate limit"), null=True, blank=True, help_text=_("POSTs for each minute.")
+        _("rate limit"),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text=_("POSTs for each minute."),
     )
     max_in_flight = models.PositiveIntegerField(
         _("POSTs at once"), null=True, blank=True, validators=[MinValueValidator(1)]
@@ -246,7 +286,7 @@ class Subscription(models.Model):
         except BlockedAddress as error:
             errors["callback_url"] = str(error)
         try:
-            catalog.check_patterns(self.event_types)
+            catalog.check_patterns(self.event_types, granted(self))
         except ValueError as error:
             errors["event_types"] = str(error)
         schedule = self.retry_schedule
@@ -258,6 +298,7 @@ class Subscription(models.Model):
             value = getattr(self, name)
             if value not in accepted:
                 errors[name] = _("%(value)r is not available in this release.") % {"value": value}
+        errors.update(clean_headers(self))
         if errors:
             raise ValidationError(errors)
 

@@ -3,14 +3,16 @@
 A transport sends POSTs and reports how each ended. It knows nothing of models, retries or
 signatures: a ``Request`` comes in complete, and a ``Response`` goes out for every request, whatever
 the peer or the network did. A transport never raises for what a receiver does.
+
+An ``OPTIONS`` request, with which CloudEvents asks for consent, is sent and bounded like a POST.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 #: How a POST can fail before, or instead of, a usable status line.
 TIMEOUT: Final = "timeout"
@@ -25,6 +27,10 @@ INTERNAL_ERROR: Final = "internal_error"
 
 #: At most so much of a response body is read and kept.
 EXCERPT_BYTES: Final = 4096
+#: The headers of an answer that are kept, because a handshake asks for them.
+KEPT_HEADERS: Final = ("x-hook-secret", "webhook-allowed-origin", "webhook-allowed-rate")
+#: Characters of each that are kept.
+MAX_KEPT_HEADER: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +42,17 @@ class Request:
     headers: all headers, ``Content-Type`` and signature included.
     body: the bytes that were signed.
     timeout: seconds for the whole POST: DNS, connect, TLS, send and receive together.
+    method: ``OPTIONS`` has an empty body.
     """
 
     lane: str
-    url: str
-    headers: Mapping[str, str]
-    body: bytes
+    # None of these three in reprs, for they end in logs and error reports: people put tokens into
+    # URLs, and the headers hold theirs.
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     timeout: float
+    method: Literal["POST", "OPTIONS"] = "POST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,8 @@ class Response:
     excerpt: the first ``EXCERPT_BYTES`` of the body, decoded with replacement, without NUL.
     truncated: there was, or may have been, more body than the excerpt.
     elapsed_ms: milliseconds from the start of the POST to its end.
+    headers: those of ``KEPT_HEADERS`` that came, by lower-case name, each cut to
+        ``MAX_KEPT_HEADER`` characters, without NUL.
     """
 
     status_code: int | None = None
@@ -65,6 +77,7 @@ class Response:
     excerpt: str = ""
     truncated: bool = False
     elapsed_ms: float = 0.0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Transport(abc.ABC):

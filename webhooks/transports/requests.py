@@ -37,6 +37,7 @@ MAX_IDLE_CONNECTIONS: Final = 512
 MAX_POOLS: Final = 1024
 #: Seconds that ``close`` waits for its threads.
 CLOSE_SECONDS: Final = 2.0
+METHODS: Final = ("POST", "OPTIONS")
 #: Characters of ``Retry-After`` worth keeping; a date has 29.
 MAX_RETRY_AFTER: Final = 128
 
@@ -112,8 +113,11 @@ class _Post(requests.PreparedRequest):
     def __init__(self, request: Request) -> None:
         """Raises BlockedAddress and PostFailed for what may not or cannot be sent."""
         super().__init__()
+        if request.method not in METHODS or (request.method == "OPTIONS" and request.body):
+            detail = "Only POST is sent with a body, and OPTIONS without one."
+            raise PostFailed(base.INVALID_REQUEST, detail)
         self.target = addresses.judge(request.url)
-        self.method = "POST"
+        self.method = request.method
         self.url = request.url
         self.body = request.body
         self.headers = _headers(request)  # type: ignore[assignment]
@@ -253,6 +257,7 @@ class RequestsTransport(Transport):
             retry_after=_retry_after(answer.headers),
             excerpt=body.decode("utf-8", "replace").replace("\0", ""),
             truncated=not complete,
+            headers=_kept(answer.headers),
         )
 
 
@@ -278,6 +283,15 @@ def _excerpt(raw: Any) -> tuple[bytes, bool]:
 
 def _retry_after(headers: Mapping[str, str]) -> str:
     return headers.get("Retry-After", "").replace("\0", "").strip()[:MAX_RETRY_AFTER]
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """The answer's headers that a handshake asks for; http.client has decoded them as latin-1."""
+    return {
+        name: headers[name].replace("\0", "").strip()[: base.MAX_KEPT_HEADER]
+        for name in base.KEPT_HEADERS
+        if name in headers
+    }
 
 
 def _failure(error: Exception) -> tuple[str, str]:

@@ -1,9 +1,7 @@
-"""For subscribers written in Python: is this message authentic, and what does it say?
+"""Is this message authentic, and what does it say? Standard Webhooks 1.0.0, and nothing of Django.
 
-Nothing of Django is needed. ``verify`` follows Standard Webhooks 1.0.0, so it verifies the messages
-of every sender that does, and ``standardwebhooks`` and ``svix`` verify ours.
-
-    event = verify(request.body, request.headers, secret)
+Every message of a sender that follows Standard Webhooks is verified, and the packages
+``standardwebhooks`` and ``svix`` verify ours.
 """
 
 from __future__ import annotations
@@ -16,8 +14,6 @@ from typing import Any, Final
 
 from webhooks.exceptions import InvalidSecret, InvalidSignature
 from webhooks.formats.signing import any_matches, decode_secret, digests
-
-__all__ = ["InvalidSignature", "verify"]
 
 #: Seconds that a message may be old, or early.
 DEFAULT_TOLERANCE: Final = 300
@@ -43,9 +39,9 @@ def verify(
     secrets = [secret] if isinstance(secret, str) else list(secret)
     keys = [decode_secret(text) for text in secrets]
     raw = _raw(body)
-    message_id = _header(headers, "webhook-id")
-    timestamp = _timestamp(_header(headers, "webhook-timestamp"), tolerance)
-    signatures = _header(headers, "webhook-signature")
+    message_id = header(headers, "webhook-id")
+    timestamp = _timestamp(header(headers, "webhook-timestamp"), tolerance)
+    signatures = header(headers, "webhook-signature")
     try:
         expected = digests(keys, message_id, timestamp, raw)
     except InvalidSecret:  # not one secret was given
@@ -66,8 +62,11 @@ def _raw(body: bytes | str) -> bytes:
         raise InvalidSignature("The body is no UTF-8 text. Pass the raw bytes.") from None
 
 
-def _header(headers: Mapping[str, Any], name: str) -> str:
-    """The value of a header that occurs once, whatever its case or its WSGI spelling."""
+def header(headers: Mapping[str, Any], name: str) -> str:
+    """The value of a header that occurs once, whatever its case or its WSGI spelling.
+
+    name: in lower case. Raises InvalidSignature where it is missing or has several values.
+    """
     values = {
         value.decode("latin-1") if isinstance(value, bytes) else str(value)
         for key, value in headers.items()

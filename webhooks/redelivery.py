@@ -1,0 +1,221 @@
+"""Sending again: one delivery, or what was recorded within a time.
+
+Asking is quick and changes rows alone; workers send, and make the deliveries of a replay, batch by
+batch (:mod:`webhooks.engine.replays`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from webhooks import access, catalog
+from webhooks.clock import db_now
+from webhooks.conf import settings
+from webhooks.engine.replays import lock_lane, revive, select
+from webhooks.engine.transactions import atomically
+from webhooks.engine.wake import wake
+from webhooks.exceptions import CatalogError, NotDeliverable
+from webhooks.formats import EventRecord, get_format
+from webhooks.models import Delivery, DeliveryAttempt, Message, Replay, Subscription
+from webhooks.models.replay import NOT_RECEIVED, REPLAYABLE, Selection
+from webhooks.models.subscription import Status
+
+logger = logging.getLogger("webhooks")
+
+#: What a replay sends again unless one says otherwise: all that did not reach the receiver.
+DEFAULT_STATES: Final = NOT_RECEIVED
+
+#: Years that every database and time zone can compute with.
+_YEARS: Final = range(1970, 9999)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequest:
+    """What is to be sent again: events recorded from ``start`` on and before ``end`` (aware).
+
+    types: event types or patterns; none: all that the subscription has. states: what became of
+    their deliveries: any of ``delivered``, ``dead``, ``expired``, ``cancelled``, ``discarded``; and
+    ``missing`` for events that the subscription has no delivery of, e.g. those of before it began.
+    What is pending comes by itself. Raises ValidationError, by field.
+    """
+
+    start: datetime
+    end: datetime
+    types: list[str] = field(default_factory=list)
+    states: list[str] = field(default_factory=lambda: list(DEFAULT_STATES))
+
+    def __post_init__(self) -> None:
+        errors: dict[str, str] = {}
+        for name, moment in (("start", self.start), ("end", self.end)):
+            if not isinstance(moment, datetime) or timezone.is_naive(moment):
+                errors[name] = _("Give a time with its time zone.")
+            elif moment.year not in _YEARS:
+                errors[name] = _("Give a time from 1970 to 9998.")
+        if not errors and self.start >= self.end:
+            errors["end"] = _("It must be later than the start.")
+        if not isinstance(self.types, list):
+            errors["types"] = _("Give a list of event types.")
+        elif self.types:
+            try:
+                catalog.check_patterns(self.types)
+            except CatalogError as error:
+                errors["types"] = str(error)
+        if not isinstance(self.states, list) or not self.states:
+            errors["states"] = _("Give a list of at least one of: %s.") % ", ".join(REPLAYABLE)
+        elif unknown := [state for state in self.states if state not in REPLAYABLE]:
+            errors["states"] = _("%(state)r is none of: %(known)s.") % {
+                "state": str(unknown[0])[:64],
+                "known": ", ".join(REPLAYABLE),
+            }
+        if errors:
+            raise ValidationError(errors)
+
+
+def redeliver(delivery: Delivery, *, actor: str = "", new_id: bool = False) -> Delivery:
+    """Send one delivery again, whatever became of it; returns it as it is stored now.
+
+    It is due at once, with a new schedule of retries and a new age limit; the number of its
+    attempts goes on. One that is pending is made due at once. Where the subscription is suspended
+    it waits, and where its lane rests (``Retry-After``, a rate limit) it waits for that.
+
+    actor: who asks, for the log. new_id: by default it keeps the ``webhook-id`` under which it was
+    sent last, for it is the same message, and a receiver that has it may drop it; with ``new_id``
+    it goes out under an id of its own (``msg_…``), in the header alone: the body stays as it was,
+    with the event's id.
+
+    Raises NotDeliverable where the subscription has ended, or the delivery was removed.
+    """
+    using = settings.database
+
+    def work() -> None:
+        try:
+            lane = lock_lane(using, delivery.subscription_id, wait=True)
+            subscription = Subscription.objects.using(using).get(pk=delivery.subscription_id)
+        except Subscription.DoesNotExist:
+            lane = None
+        stored = Delivery.objects.using(using).filter(pk=delivery.pk).select_related("event")
+        found = stored.first()
+        if lane is None or found is None:
+            raise NotDeliverable(
+                f"{delivery.pk} was removed, with its event or its subscription, and cannot be "
+                f"sent again. Finished rows are kept for {settings.RETENTION_DAYS} days."
+            )
+        if subscription.status == Status.UNSUBSCRIBED:
+            raise NotDeliverable(
+                f"{subscription.pk} is unsubscribed: nothing is sent to it any more. Subscribe "
+                "anew, and replay what is wanted there."
+            )
+        now = db_now(using)  # under the lock: behind what was added to the lane before
+        revive(using, lane, [found.pk], trigger=DeliveryAttempt.Trigger.MANUAL.value, now=now)
+        if new_id:
+            message = _message_of(found, subscription, now)
+            message.save(using=using, force_insert=True)
+            stored.update(message=message)
+        transaction.on_commit(wake, using=using, robust=True)
+
+    atomically(using, work)
+    logger.info("%s is sent again%s.", delivery.pk, f", asked for by {actor!r}" if actor else "")
+    delivery.refresh_from_db(using=using)
+    return delivery
+
+
+def count(subscription: Subscription, request: ReplayRequest) -> int:
+    """How many deliveries a replay would send, were it asked for now.
+
+    0 for a subscription that has ended or is entitled to nothing. Raises ValidationError for types
+    that its owner does not see.
+    """
+    using = settings.database
+    selection = _select(subscription, request, db_now(using))
+    return 0 if selection is None else selection.events(using).count()
+
+
+def replay(subscription: Subscription, request: ReplayRequest, *, actor: str = "") -> Replay:
+    """Ask for a replay; workers do it from now on, and its row tells how far they are.
+
+    actor: who asks, e.g. ``app:<client id>``. Only what had happened by now is part of it. Raises
+    NotDeliverable for a subscription that has ended or is entitled to nothing, and
+    ValidationError as :func:`count` does.
+    """
+    using = settings.database
+    now = db_now(using)
+    selection = _select(subscription, request, now)
+    if selection is None:
+        raise NotDeliverable(
+            f"{subscription.pk} is unsubscribed, or its owner is not entitled to it any more: "
+            "nothing is sent to it. Subscribe anew."
+        )
+    made = Replay(
+        subscription_id=subscription.pk,
+        from_at=request.start,
+        to_at=request.end,
+        types=request.types,
+        states=request.states,
+        actor=actor,
+        total=selection.events(using).count(),
+        created_at=now,
+    )
+    made.save(using=using, force_insert=True)
+    transaction.on_commit(wake, using=using, robust=True)
+    return made
+
+
+def cancel(replay: Replay) -> bool:
+    """End a replay that is running; False when it has ended. What it has made is still sent."""
+    using = settings.database
+    rows = Replay.objects.using(using).filter(pk=replay.pk)
+    ended = atomically(using, lambda: rows.end(Replay.State.CANCELLED, db_now(using)))
+    replay.refresh_from_db(using=using)
+    return bool(ended)
+
+
+def _select(subscription: Subscription, request: ReplayRequest, now: datetime) -> Selection | None:
+    stored = Subscription.objects.using(settings.database).filter(pk=subscription.pk).first()
+    if stored is None:
+        return None
+    selection = select(
+        stored,
+        start=request.start,
+        end=request.end,
+        types=request.types,
+        states=request.states,
+        asked_at=now,
+    )
+    if selection is not None and request.types:
+        try:
+            catalog.check_patterns(request.types, access.granted(stored))
+        except CatalogError as error:
+            raise ValidationError({"types": str(error)}) from None
+    return selection
+
+
+def _message_of(delivery: Delivery, subscription: Subscription, now: datetime) -> Message:
+    """A message of this delivery alone. Its format is the one of now, whatever is chosen later."""
+    event = delivery.event
+    body = get_format(subscription.format).body(
+        EventRecord(
+            id=event.pk,
+            type=event.type,
+            occurred_at=event.occurred_at,
+            data=event.data,
+            subject=event.subject,
+            requester=event.requester,
+        )
+    )
+    return Message(
+        subscription=subscription,
+        format=subscription.format,
+        payload=subscription.payload,
+        created_at=now,
+        count=1,
+        body_digest=hashlib.sha256(body).hexdigest(),
+    )
