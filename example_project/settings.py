@@ -1,5 +1,6 @@
 """Settings of the example project: a push-campaign product with webhooks.
 
+It is the authorization server of its API as well: clients get their tokens from ``/o/token/``.
 Everything runs on one SQLite file and on django-q2's ORM broker, so nothing but Python has to be
 installed. The shape is that of a production service: webhook tasks have a django-q2 cluster of
 their own, so slow receivers never starve the product's other tasks. Start it with
@@ -11,6 +12,7 @@ The name comes from the environment, because django-q2 reads its configuration w
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -37,6 +39,8 @@ INSTALLED_APPS = [
     "django_q",
     "webhooks",
     "example_project.campaigns",
+    # The reference page of the API and its assets, with the extra ``schema``.
+    *(name for name in ("drf_spectacular", "drf_spectacular_sidecar") if find_spec(name)),
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -64,6 +68,9 @@ ROOT_URLCONF = "example_project.urls"
 WSGI_APPLICATION = "example_project.wsgi.application"
 ASGI_APPLICATION = "example_project.asgi.application"
 STATIC_URL = "static/"
+# Where users log in to grant an application access to their webhooks; staff and others alike.
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "oauth2_provider:authorized-token-list"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -107,6 +114,29 @@ Q_CLUSTER = {
             "save_limit": 50,
         },
     },
+}
+
+# The scopes of the API, and what RFC 9700 (best current practice) asks of an authorization server.
+OAUTH2_PROVIDER = {
+    "SCOPES": {
+        "webhooks:read": "Read your webhook subscriptions, events and deliveries",
+        "webhooks:write": "Subscribe, change and test your webhooks, and have events sent again",
+    },
+    # Seconds. A token that leaks is good for an hour; the grant lasts as long as it is used at
+    # least once a month. Subscriptions live as long as the grant, whatever becomes of the tokens.
+    "ACCESS_TOKEN_EXPIRE_SECONDS": 3600,
+    "REFRESH_TOKEN_EXPIRE_SECONDS": 30 * 24 * 3600,
+    "AUTHORIZATION_CODE_EXPIRE_SECONDS": 60,
+    "REFRESH_TOKEN_REUSE_PROTECTION": True,
+    "PKCE_REQUIRED": True,
+    "COMPLIANT_BCP_RFC9700_PKCE_METHOD": True,  # S256 alone
+    # Tokens in the query string end up in logs: the Authorization header alone is accepted.
+    "COMPLIANT_BCP_RFC9700_ACCESS_TOKEN_TRANSPORT": True,
+    # Only their digests are stored.
+    "COMPLIANT_BCP_RFC9700_TOKEN_STORAGE": True,
+    "COMPLIANT_BCP_RFC9700_IMPLICIT_GRANT": True,
+    "COMPLIANT_BCP_RFC9700_PASSWORD_GRANT": True,
+    "COMPLIANT_BCP_RFC9700_AUTHZ_RESPONSE_ISS": True,
 }
 
 WEBHOOKS = {

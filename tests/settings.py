@@ -116,6 +116,7 @@ if os.environ.get("WEBHOOKS_TEST_BROKER") == "redis":
 else:
     Q_CLUSTER["orm"] = "default"
 
+OAUTH2_PROVIDER = {"SCOPES": {"webhooks:read": "Read", "webhooks:write": "Write"}}
 WEBHOOKS = {
     "ENCRYPTION_KEYS": ["rUnX0Jj2fGZS1tnVbH0KXJ7bV1m8eSP9yTTIOJ0oVUk="],
     "ALLOW_HTTP": True,

@@ -14,6 +14,7 @@ from django.db import connections
 from example_project.campaigns.models import Campaign, Device
 from example_project.campaigns.provider import PushProvider, simulate_devices
 from example_project.demo import services, subscribers
+from example_project.demo.api import Api
 from example_project.demo.console import Console
 from example_project.demo.figures import figures
 from example_project.demo.processes import Children
@@ -55,30 +56,38 @@ def run(asked: Live, console: Console, stop: StopSignal) -> None:
         console.say("Preparing the database ...")
         services.prepare_database()
         services.staff_user()
+        secret = services.api_client()
         stop.check()
         port = services.free_port(asked.port)
-        subscribed = subscribers.assemble(keep=True)
+        origin = services.origin(port)
         children = stack.enter_context(Children(settings.BASE_DIR, logs))
+        web = services.start_web(children, port)
+        services.await_web(children, stop, port)
+        with Api(origin, services.CLIENT_ID, secret) as api:
+            subscribed = subscribers.assemble(api, keep=True)
+        stop.check()
         receivers = subscribers.start_receivers(
             children, subscribed, fail=asked.fail, seed=asked.seed
         )
         cluster = services.start_cluster(children)
-        web = services.start_web(children, port)
         services.await_cluster(children, stop)
-        services.await_web(children, stop, port)
         console.say("Running:")
         console.columns(
             [
                 ("database", settings.DATABASES["default"]["NAME"], ""),
                 ("logs", str(logs), "removed at the end"),
-                ("web server", f"http://127.0.0.1:{port}/", f"pid {web.pid}"),
+                ("web server", f"{origin}/", f"pid {web.pid}"),
                 ("cluster", "django-q2, deliveries", f"pid {cluster.pid}"),
                 *subscribers.rows(subscribed, receivers, asked.fail),
                 ("campaign", f"{asked.rate:g} events/s", "in this process"),
             ]
         )
-        console.say(f"Look at  http://127.0.0.1:{port}/admin/")
+        console.say(f"Look at  {origin}/admin/")
         console.say(f"Log in   {services.LOGIN} / {services.PASSWORD}  (this demo only)")
+        console.say(f"Read     {origin}/webhooks/docs/")
+        console.say("Call the API as the demo's client, in another terminal:")
+        for line in services.curl(origin, secret):
+            console.say(f"  {line}")
         console.say(services.retries())
         console.say("Ctrl-C stops all of it.")
         stack.callback(

@@ -14,6 +14,7 @@ from django.db import connections
 from example_project.campaigns.models import Campaign
 from example_project.campaigns.provider import PushProvider, simulate_devices
 from example_project.demo import services, subscribers
+from example_project.demo.api import Api
 from example_project.demo.console import Console
 from example_project.demo.figures import figures
 from example_project.demo.processes import Children
@@ -55,14 +56,20 @@ def run(asked: Once, console: Console, stop: StopSignal) -> Tieout:
         stack.callback(connections.close_all)
         services.use_database(asked.database or str(directory / "demo.sqlite3"))
         services.prepare_database()
+        secret = services.api_client()
         stop.check()
-        subscribed = subscribers.assemble(keep=False)
         campaign = Campaign.objects.create(
             name="Demo campaign", requester=REQUESTER, message="Everything must go."
         )
         # Each push is at least one event, so there are devices enough.
         simulate_devices(asked.events, seed=asked.seed)
         children = stack.enter_context(Children(settings.BASE_DIR, directory))
+        port = services.free_port(0)
+        web = services.start_web(children, port)
+        services.await_web(children, stop, port)
+        with Api(services.origin(port), services.CLIENT_ID, secret) as api:
+            subscribed = subscribers.assemble(api, keep=False)
+        stop.check()
         receivers = subscribers.start_receivers(
             children, subscribed, fail=asked.fail, seed=asked.seed
         )
@@ -70,6 +77,7 @@ def run(asked: Once, console: Console, stop: StopSignal) -> Tieout:
         console.columns(
             [
                 ("database", settings.DATABASES["default"]["NAME"], ""),
+                ("web server", f"{services.origin(port)}/webhooks/", f"pid {web.pid}"),
                 ("cluster", "django-q2, deliveries", f"pid {cluster.pid}"),
                 *subscribers.rows(subscribed, receivers, asked.fail),
             ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import socket
 from contextlib import suppress
+from typing import Final
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -13,11 +15,15 @@ from django.core.management import call_command
 from django.db import connection
 from django_q.models import Task
 from django_q.tasks import async_task
+from oauth2_provider.models import get_application_model
 
 from example_project.demo.processes import Child, Children
 from example_project.demo.stopping import StopSignal
 
 LOGIN = PASSWORD = "admin"  # noqa: S105 (of the demo alone, and printed)
+
+#: The API client that the demo's subscribers are, and that its campaigns address.
+CLIENT_ID: Final = "demo"
 
 
 class NotReady(Exception):
@@ -44,6 +50,25 @@ def staff_user() -> None:
         users.create_superuser(LOGIN, "", PASSWORD)
 
 
+def api_client() -> str:
+    """Make the demo's OAuth 2 application, unless there is one; returns its new secret.
+
+    The secret is another one for each run: only its digest is stored, so the last one is lost.
+    """
+    model = get_application_model()
+    application, _ = model.objects.get_or_create(
+        client_id=CLIENT_ID,
+        defaults={
+            "name": "Demo",
+            "client_type": model.CLIENT_CONFIDENTIAL,
+            "authorization_grant_type": model.GRANT_CLIENT_CREDENTIALS,
+        },
+    )
+    application.client_secret = secret = secrets.token_urlsafe(24)
+    application.save(update_fields=["client_secret"])
+    return secret
+
+
 def start_cluster(children: Children) -> Child:
     """Start the django-q2 cluster that runs the webhooks' tasks."""
     return children.start(
@@ -56,7 +81,7 @@ def start_cluster(children: Children) -> Child:
 def start_web(children: Children, port: int) -> Child:
     """Start the web server. Insecure: static files without DEBUG, fit for this machine only."""
     return children.start(
-        "web",
+        "web-server",
         ["manage.py", "runserver", "--noreload", "--insecure", f"127.0.0.1:{port}"],
         environment=_settings_module(),
     )
@@ -69,11 +94,26 @@ def retries() -> str:
 
 
 def free_port(wanted: int) -> int:
-    """``wanted``, or the next port that nobody listens on."""
+    """``wanted``, or the next port that nobody listens on; 0: any."""
     for port in range(wanted, wanted + 100):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as listener:
+            return int(listener.getsockname()[1])
     raise OSError(f"No port from {wanted} to {wanted + 99} is free. Choose another with --port.")
+
+
+def origin(port: int) -> str:
+    """Where the web server is, for those who call it."""
+    return f"http://127.0.0.1:{port}"
+
+
+def curl(origin: str, secret: str) -> list[str]:
+    """Two lines for a shell: get a token as the demo's client, and list the event types."""
+    pick = "import json, sys; print(json.load(sys.stdin)['access_token'])"
+    return [
+        f"TOKEN=$(curl -s -u {CLIENT_ID}:{secret} -d grant_type=client_credentials "
+        f'{origin}/o/token/ | python3 -c "{pick}")',
+        f'curl -H "Authorization: Bearer $TOKEN" {origin}/webhooks/event-types/',
+    ]
 
 
 def pong() -> str:

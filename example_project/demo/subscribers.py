@@ -1,4 +1,4 @@
-"""The demo's subscribers: a subscription and a receiver process for each."""
+"""The demo's subscribers: a subscription, made over the API, and a receiver process for each."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from django.utils import timezone
-
+from example_project.demo.api import Api
 from example_project.demo.processes import Child, Children
-from webhooks.lifecycle import change_status
+from example_project.demo.services import CLIENT_ID
 from webhooks.models import Subscription
 
-#: The API client that owns the demo's campaigns and subscriptions.
-REQUESTER: Final = "app:demo"
+#: Who owns the demo's campaigns and subscriptions, in the words of the webhooks.
+REQUESTER: Final = f"app:{CLIENT_ID}"
 
 #: Two subscribers, so that one event may mean two deliveries.
 EVENT_TYPES: Final = {"everything": ["push.*"], "clicks": ["push.clicked"]}
@@ -38,7 +37,7 @@ class Subscriber:
         return f"{url.scheme}://{url.netloc}"
 
 
-def assemble(*, keep: bool) -> list[Subscriber]:
+def assemble(api: Api, *, keep: bool) -> list[Subscriber]:
     """The subscribers, each with a live subscription and a listening socket.
 
     keep: go on with the subscriptions of the last run where their ports are free, so that what was
@@ -47,15 +46,19 @@ def assemble(*, keep: bool) -> list[Subscriber]:
     """
     found: dict[str, Subscriber] = {}
     names = {_description(name): name for name in EVENT_TYPES}
-    ours = Subscription.objects.filter(requester=REQUESTER, description__in=names)
-    for subscription in ours.filter(status=Subscription.Status.SUBSCRIBED):
-        name = names[subscription.description]
+    for subscription in list(api.subscriptions(status="subscribed")):
+        name = names.get(subscription["description"])
+        if name is None:
+            continue
         if keep and name not in found:
             with suppress(OSError):
-                found[name] = _go_on(name, subscription)
+                listener = _listen(urlsplit(subscription["callback_url"]).port or 0)
+                # A secret is told once, so whoever has lost it asks for another.
+                secret = api.rotate_secret(subscription["id"])
+                found[name] = _subscriber(name, subscription, secret, listener)
                 continue
-        change_status(subscription, Subscription.Status.UNSUBSCRIBED, reason="client")
-    return [found.get(name) or _subscribe(name) for name in EVENT_TYPES]
+        api.unsubscribe(subscription["id"])
+    return [found.get(name) or _subscribe(api, name) for name in EVENT_TYPES]
 
 
 def start_receivers(
@@ -93,22 +96,21 @@ def _description(name: str) -> str:
     return f"manage.py demo: {name}"
 
 
-def _go_on(name: str, subscription: Subscription) -> Subscriber:
-    secret = subscription.secrets.live(timezone.now()).first()
-    assert secret is not None
-    port = urlsplit(subscription.callback_url).port
-    return Subscriber(name, subscription, secret.value.reveal(), _listen(port or 0))
-
-
-def _subscribe(name: str) -> Subscriber:
+def _subscribe(api: Api, name: str) -> Subscriber:
     listener = _listen(0)
-    subscription, secret = Subscription.objects.subscribe(
-        requester=REQUESTER,
+    subscription = api.subscribe(
         callback_url=f"http://127.0.0.1:{listener.getsockname()[1]}/webhooks",
         event_types=EVENT_TYPES[name],
         description=_description(name),
     )
-    return Subscriber(name, subscription, secret, listener)
+    return _subscriber(name, subscription, subscription["secret"], listener)
+
+
+def _subscriber(
+    name: str, told: dict[str, Any], secret: str, listener: socket.socket
+) -> Subscriber:
+    # The row is for the figures and the tie-out, which read the webhooks' own books.
+    return Subscriber(name, Subscription.objects.get(pk=told["id"]), secret, listener)
 
 
 def _listen(port: int) -> socket.socket:

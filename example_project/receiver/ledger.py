@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from webhooks.receiving import Message, Seen
+
 
 @dataclass(slots=True)
 class Receipt:
@@ -35,8 +37,11 @@ class Receipt:
     accepted: bool = False
 
 
-class Ledger:
-    """Receipts and figures, shared by all threads of the server."""
+class Ledger(Seen):
+    """Receipts and figures, shared by all threads of the server.
+
+    It is also where the server remembers what it has handled: a receipt that is accepted.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -68,14 +73,26 @@ class Ledger:
             receipt.seen += 1
             return receipt.seen
 
-    def accept(self, message_id: str) -> None:
+    def remember(self, message_id: str) -> bool:
         """The message is kept; called before the 2xx goes out, as a subscriber has to do it."""
         with self._lock:
             receipt = self._receipts[message_id]
-            if not receipt.accepted:
+            first = not receipt.accepted
+            if first:
                 receipt.accepted = True
                 self._figures["accepted"] += 1
-                self._by_type[receipt.type] += 1
+            return first
+
+    def forget(self, message_id: str) -> None:
+        """It could not be handled after all; its next copy is the first again."""
+        with self._lock:
+            self._receipts[message_id].accepted = False
+            self._figures["accepted"] -= 1
+
+    def note(self, message: Message) -> None:
+        """The subscriber's work: it counts events by their type."""
+        with self._lock:
+            self._by_type[message.type] += 1
 
     def refuse(self, how: str) -> None:
         """The POST is answered with no 2xx; ``how`` is ``failed``, ``hung`` or ``rate_limited``."""
@@ -86,7 +103,8 @@ class Ledger:
         """All counts at this moment.
 
         received: POSTs; verified and rejected: those with a right and a wrong signature.
-        accepted: messages answered with 2xx at least once, by_type: the same for each type.
+        accepted: messages answered with 2xx at least once. by_type: their events for each type;
+        a batch counts under ``batch`` besides.
         duplicates: verified POSTs of a message that had been answered with 2xx before.
         body_mismatch: verified POSTs whose body was not the one that first came under their id.
         failed, hung, rate_limited: POSTs answered with 500, with nothing, with 429.

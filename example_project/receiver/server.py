@@ -1,4 +1,4 @@
-"""The HTTP side of the subscriber: read, verify, de-duplicate, answer.
+"""The HTTP side of the subscriber: read, verify, de-duplicate, dispatch, answer.
 
 One thread for each connection, keep-alive, and every answer leaves in one send: the receiver must
 be able to take more than the sender under test can give.
@@ -20,6 +20,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from example_project.receiver.ledger import Ledger
 from example_project.receiver.temper import Answer, Temper
+from webhooks.receiving import Handlers, Message, echo_hook_secret
 
 #: Larger bodies are refused unread; the largest batch of the sender is 768 KiB.
 MAX_BODY_BYTES = 1024 * 1024
@@ -58,6 +59,8 @@ class Receiver(ThreadingHTTPServer):
         else:
             super().__init__(address, Handler)
         self.ledger = Ledger()
+        self.handlers = Handlers()
+        self.handlers.on("*", "batch")(self.ledger.note)
         self.temper = temper
         self.hang_seconds = hang_seconds
         self.stopping = threading.Event()
@@ -110,16 +113,17 @@ class Handler(BaseHTTPRequestHandler):
             server.log(id=message_id, answer=400)
             self._answer(HTTPStatus.BAD_REQUEST)
             return
-        event_type = str(payload.get("type", "")) if isinstance(payload, dict) else ""
-        seen = server.ledger.verified(message_id, event_type, body)
+        message = Message.of(message_id, payload, body)
+        seen = server.ledger.verified(message_id, message.type, body)
         answer = server.temper.answer(message_id, seen)
         if answer is Answer.ACCEPT:
-            server.ledger.accept(message_id)
+            server.handlers.dispatch(message, server.ledger)
         else:
             server.ledger.refuse(answer.value)
-        server.log(id=message_id, type=event_type, seen=seen, answer=answer.value)
+        server.log(id=message_id, type=message.type, seen=seen, answer=answer.value)
         if answer is Answer.ACCEPT:
-            self._answer(HTTPStatus.NO_CONTENT)
+            # The sender's question whether this endpoint wants its messages: it does.
+            self._answer(HTTPStatus.NO_CONTENT, echo_hook_secret(self.headers))
         elif answer is Answer.FAIL:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR)
         elif answer is Answer.RATE_LIMIT:

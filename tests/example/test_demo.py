@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -172,7 +173,7 @@ def test_once_can_be_interrupted(demo):
     assert processes(running.mark) == {}
 
 
-@pytest.mark.parametrize("child", ["cluster", "subscriber clicks"])
+@pytest.mark.parametrize("child", ["web server", "cluster", "subscriber clicks"])
 def test_once_ends_with_a_reason_when_a_child_is_killed(demo, child):
     running = demo("--once", "--events", "50000")
     line = running.wait_for(f"  {child} ")
@@ -193,6 +194,8 @@ def test_everything_runs_and_is_stopped_cleanly(demo, home, how):
     running.wait_for("Ctrl-C stops")
     with urllib.request.urlopen(address, timeout=10) as page:
         assert b"Log in" in page.read()
+    with urllib.request.urlopen(running.wait_for("Read ").split()[-1], timeout=10) as page:
+        assert b"push.clicked" in page.read()
     assert delivered_within(30, database) > 0
     children = set(processes(running.mark)) - {running.process.pid}
     assert len(children) >= 5  # two receivers, web, cluster and guard
@@ -207,6 +210,30 @@ def test_everything_runs_and_is_stopped_cleanly(demo, home, how):
     assert "Traceback" not in running.output
     assert running.errors == []
     assert processes(running.mark) == {}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_printed_lines_call_the_api(demo, home):
+    running = demo("--database", str(home / "demo.sqlite3"), "--rate", "1")
+    running.wait_for("Ctrl-C stops")
+    lines = [running.wait_for("TOKEN=$("), running.wait_for("curl -H")]
+    said = subprocess.run(
+        ["bash", "-euc", "".join(lines)], capture_output=True, text=True, timeout=30, check=True
+    )
+    names = [each["name"] for each in json.loads(said.stdout)["results"]]
+    assert {"push.sent", "push.clicked"} <= set(names)
+
+
+def test_the_subscribers_have_subscribed_over_the_api(demo, home):
+    database = home / "demo.sqlite3"
+    running = demo("--database", str(database), "--rate", "1")
+    running.wait_for("Ctrl-C stops")
+    with closing(sqlite3.connect(database)) as connection:
+        owners = connection.execute(
+            "SELECT s.requester, a.client_id, s.scopes FROM webhooks_subscription s"
+            " JOIN oauth2_provider_application a ON a.id = s.application_id"
+        ).fetchall()
+    assert owners == [("app:demo", "demo", "webhooks:read webhooks:write")] * 2
 
 
 def test_a_second_run_goes_on_with_the_first_ones_subscriptions(demo, home):

@@ -302,13 +302,35 @@ def test_a_temper_keeps_its_shares_and_repeats_itself():
     assert answers != [temper.answer(f"evt_{number}", 2) for number in range(20_000)]
 
 
-def test_it_knows_neither_django_nor_the_sender(tmp_path):
+def test_a_batch_is_one_message_and_its_events_are_counted(receiver):
+    running = receiver()
+    events = [{"id": f"evt_{number}", "type": "push.sent"} for number in range(3)]
+    body = json.dumps({"id": "msg_1", "type": "batch", "events": events})
+    assert [running.post("msg_1", body).status for _ in range(2)] == [204, 204]
+    empty = json.dumps({"id": "msg_2", "type": "batch", "events": []})
+    assert running.post("msg_2", empty).status == 204
+    assert (running.figures["accepted"], running.figures["duplicates"]) == (2, 1)
+    assert running.figures["by_type"] == {"batch": 2, "push.sent": 3}
+
+
+def test_a_handshake_is_answered_with_its_secret_where_the_post_is_authentic(receiver):
+    running = receiver()
+    agreed = running.post(X_Hook_Secret="a1b2")
+    assert (agreed.status, agreed.headers["X-Hook-Secret"]) == (204, "a1b2")
+    forged = running.post(X_Hook_Secret="a1b2", webhook_signature="v1,AAAA")
+    assert (forged.status, forged.headers["X-Hook-Secret"]) == (400, None)
+    assert running.post().headers["X-Hook-Secret"] is None
+
+
+def test_it_needs_no_django_and_of_the_sender_only_what_is_made_for_subscribers(tmp_path):
     done = subprocess.run(
         [
             sys.executable,
             "-c",
             "import sys, example_project.receiver.__main__; "
-            "print(sorted({name.split('.')[0] for name in sys.modules} & {'django', 'webhooks'}))",
+            "print('django' in sys.modules, 'standardwebhooks' in sys.modules, "
+            "{name.split('.')[1] for name in sys.modules if name.startswith('webhooks.')} "
+            "- {'receiving', 'formats', 'exceptions'})",
         ],
         cwd=ROOT,
         env=environment(tmp_path),
@@ -317,4 +339,4 @@ def test_it_knows_neither_django_nor_the_sender(tmp_path):
         timeout=30,
         check=True,
     )
-    assert done.stdout == "[]\n"
+    assert done.stdout == "False True set()\n"

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from example_project.demo import live, once
+from example_project.demo.api import Refused
 from example_project.demo.console import Console
 from example_project.demo.processes import ChildDied
 from example_project.demo.services import NotReady
@@ -45,7 +46,12 @@ class Command(BaseCommand):
             "--database",
             help="SQLite file; by default that of the settings, and a new one with --once",
         )
-        parser.add_argument("--port", type=int, default=8000, help="of the web server (8000)")
+        parser.add_argument(
+            "--port",
+            type=int,
+            default=8000,
+            help="of the web server (8000); --once takes any free one",
+        )
         parser.add_argument("--rate", type=float, default=5, help="events per second (5)")
 
     def execute(self, *args: Any, **options: Any) -> str | None:
@@ -74,7 +80,7 @@ class Command(BaseCommand):
             console.say(f"{stopped}; nothing is left running.")
             if options["once"]:
                 raise SystemExit(128 + stopped.number) from None
-        except (ChildDied, NotReady, OSError) as error:
+        except (ChildDied, NotReady, Refused, OSError) as error:
             raise CommandError(str(error)) from error
         finally:
             console.close()

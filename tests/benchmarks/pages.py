@@ -1,0 +1,174 @@
+"""Does a page of the API cost the same, however long the list is?
+
+A requester's deliveries are listed over HTTP (without a network: Django's test client) at a
+thousand and at a million of them, spread over one subscription and over a hundred; so is its feed
+of events. Each page has 50 rows.
+
+    python -m tests.benchmarks.pages [--rows 1000000] [--explain] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+from tests.benchmarks.database import own_database
+from tests.benchmarks.report import percentile, show, show_json
+
+FEW = 1000
+REQUESTS = 60
+#: A long list may cost so many times what a short one does.
+AT_MOST = 3.0
+PAGES = {
+    "newest deliveries": "deliveries/",
+    "a state": "deliveries/?state=delivered",
+    "from the middle": "deliveries/?cursor={middle}",
+    "one subscription's": "deliveries/?subscription={subscription}",
+    "newest events": "events/",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="deliveries of the long list")
+    parser.add_argument("--explain", action="store_true", help="print the plans of the long list")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    with own_database() as vendor:
+        if vendor != "postgresql":
+            sys.exit("This needs PostgreSQL: set WEBHOOKS_TEST_DB=postgres.")
+        for subscriptions in (1, 100):
+            _empty()
+            # The short list is the newer one: to the long one's pages it lies in the way.
+            long = _fill("long", subscriptions, asked.rows, 0)
+            short = _fill("short", subscriptions, FEW, asked.rows)
+            for page, path in PAGES.items():
+                at_few, at_many = measure(path, short, long)
+                rows.append(
+                    {
+                        "subscriptions": subscriptions,
+                        "page": page,
+                        f"ms at {FEW:,}": at_few,
+                        f"ms at {asked.rows:,}": at_many,
+                        "times": at_many / at_few,
+                    }
+                )
+                if asked.explain:
+                    _explain(path, long)
+    show("A page of 50 rows, median", rows)
+    if asked.json:
+        show_json(rows)
+    sys.exit(any(row["times"] > AT_MOST for row in rows))
+
+
+def measure(path: str, *whose: dict[str, str]) -> list[float]:
+    """Milliseconds of a page, the median for each requester; in turns, so that noise hits all."""
+    seconds: list[list[float]] = [[] for _ in whose]
+    for _ in range(REQUESTS):
+        for own, found in zip(whose, seconds, strict=True):
+            began = time.perf_counter()
+            answer = _get(path, own)
+            found.append(time.perf_counter() - began)
+            assert answer.json()["results"], path
+    return [percentile(found, 0.5) * 1000 for found in seconds]
+
+
+def _get(path: str, own: dict[str, str]) -> Any:
+    from django.test import Client
+
+    client = Client(headers={"authorization": f"Bearer {own['token']}"})
+    answer = client.get(f"/webhooks/{path.format(**own)}")
+    assert answer.status_code == 200, answer.content
+    return answer
+
+
+def _explain(path: str, own: dict[str, str]) -> None:
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    with CaptureQueriesContext(connection) as queries:
+        _get(path, own)
+    with connection.cursor() as cursor:
+        for query in queries.captured_queries[-2:]:
+            cursor.execute(f"EXPLAIN ANALYZE {query['sql']}")
+            print(path, *(row[0][:200] for row in cursor.fetchall()), "", sep="\n")
+
+
+def _empty() -> None:
+    from django.db import connection
+    from oauth2_provider.models import AccessToken, Application
+
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE webhooks_event, webhooks_subscription CASCADE")
+    AccessToken.objects.all().delete()
+    Application.objects.all().delete()
+
+
+def _fill(name: str, subscriptions: int, rows: int, above: int) -> dict[str, str]:
+    """A requester with so many deliveries; what stands in ``PAGES``, and its token.
+
+    above: all its ids are beyond this number.
+    """
+    from django.db import connection
+    from django.utils import timezone
+    from oauth2_provider.models import AccessToken, Application
+
+    from webhooks.api.pagination import Cursor, encode
+    from webhooks.models import Delivery, Event, Subscription
+
+    application = Application.objects.create(
+        client_id=name,
+        client_type=Application.CLIENT_CONFIDENTIAL,
+        authorization_grant_type=Application.GRANT_CLIENT_CREDENTIALS,
+    )
+    token = AccessToken.objects.create(
+        application=application,
+        token=name,
+        scope="webhooks:read webhooks:write",
+        expires=timezone.now() + timedelta(hours=1),
+    )
+    made = Subscription.objects.bulk_create(
+        Subscription(
+            requester=f"app:{name}",
+            application=application,
+            callback_url="https://example.com/in",
+            event_types=["order.*"],
+            status="subscribed",
+        )
+        for _ in range(subscriptions)
+    )
+    first, last = above + 1, above + rows // subscriptions
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO webhooks_event (id, type, requester, subject, data, occurred_at, "
+            "created_at, seq, fanned_out_at, fan_out_after) "
+            "SELECT lpad(to_hex(n), 32, '0')::uuid, 'order.paid', %s, "
+            "'order:' || n, %s, now(), now(), n, now(), '' FROM generate_series(%s, %s) n",
+            [f"app:{name}", '{"order": "' + "x" * 400 + '"}', first, last],
+        )
+        cursor.execute(
+            "INSERT INTO webhooks_delivery (id, event_id, subscription_id, state, reason, due_at, "
+            "first_due_at, attempts, retries_from, trigger, created_at, settled_at) "
+            "SELECT lpad(to_hex(n.n::bigint * %s + s.place), 32, '0')::uuid, "
+            "lpad(to_hex(n.n), 32, '0')::uuid, s.id, 'delivered', '', now(), now(), 1, 0, '', "
+            "now(), now() FROM generate_series(%s, %s) n CROSS JOIN "
+            "(SELECT id, row_number() OVER () AS place FROM webhooks_subscription "
+            "WHERE requester = %s) s",
+            [subscriptions, first, last, f"app:{name}"],
+        )
+        for model in (Event, Delivery, Subscription):
+            cursor.execute(f"VACUUM ANALYZE {model._meta.db_table}")
+    half = Delivery.objects.filter(subscription__requester=f"app:{name}").order_by("pk")
+    return {
+        "token": token.token,
+        "subscription": made[0].pk,
+        "middle": encode(Cursor(half[rows // 2].pk)),
+    }
+
+
+if __name__ == "__main__":
+    main()
