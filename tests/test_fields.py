@@ -112,6 +112,11 @@ def test_the_database_compares_ids_with_the_first_of_a_moment() -> None:
     assert event.pk > fields.first_id_of(now - timedelta(days=1), "evt")
 
 
+def test_before_the_first_moment_of_all_there_is_no_smaller_id() -> None:
+    for year in (1969, 1970):
+        assert fields.first_id_of(datetime(year, 1, 1, tzinfo=UTC), "evt") == "evt_" + "0" * 32
+
+
 # One form in, one form out
 
 

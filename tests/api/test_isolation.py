@@ -84,9 +84,11 @@ def test_a_token_that_only_reads_sees_what_one_that_writes_sees(
     route: Route, world: dict[str, str], api: Speaker, reader: Speaker
 ) -> None:
     path = filled(route, world)
-    if route.path.endswith("health/"):
-        pytest.skip("ages pass between two looks")
-    assert reader.get(path).json() == api.get(path).json()
+    read, write = (speaker.get(path).json() for speaker in (reader, api))
+    for shown in (read, write):
+        if "oldest_pending_age_s" in shown:
+            shown["oldest_pending_age_s"] = "some time passes between two looks"
+    assert read == write
 
 
 def test_masks_stand_in_the_place_of_what_is_secret(world: dict[str, str], reader: Speaker) -> None:

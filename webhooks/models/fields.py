@@ -37,7 +37,7 @@ def uuid7() -> int:
 
 def first_id_of(moment: datetime, prefix: str) -> str:
     """The smallest id that could have been made at ``moment``: ids compare as times do."""
-    return f"{prefix}_{int(moment.timestamp() * 1000) << 80:032x}"
+    return f"{prefix}_{max(0, int(moment.timestamp() * 1000)) << 80:032x}"
 
 
 class PrefixedIdField(models.UUIDField):  # type: ignore[type-arg]
