@@ -24,7 +24,7 @@ from webhooks.engine.replays import lock_lane, revive, select
 from webhooks.engine.transactions import atomically
 from webhooks.engine.wake import wake
 from webhooks.exceptions import CatalogError, NotDeliverable
-from webhooks.formats import EventRecord, get_format
+from webhooks.formats import get_format
 from webhooks.models import Delivery, DeliveryAttempt, Message, Replay, Subscription
 from webhooks.models.replay import NOT_RECEIVED, REPLAYABLE, Selection
 from webhooks.models.subscription import Status
@@ -200,17 +200,7 @@ def _select(subscription: Subscription, request: ReplayRequest, now: datetime) -
 
 def _message_of(delivery: Delivery, subscription: Subscription, now: datetime) -> Message:
     """A message of this delivery alone. Its format is the one of now, whatever is chosen later."""
-    event = delivery.event
-    body = get_format(subscription.format).body(
-        EventRecord(
-            id=event.pk,
-            type=event.type,
-            occurred_at=event.occurred_at,
-            data=event.data,
-            subject=event.subject,
-            requester=event.requester,
-        )
-    )
+    body = get_format(subscription.format).body(delivery.event.as_record())
     return Message(
         subscription=subscription,
         format=subscription.format,

@@ -12,7 +12,7 @@ from webhooks.access import Client
 from webhooks.catalog import EventType
 from webhooks.conf import settings
 from webhooks.documentation.schemas import documented_message
-from webhooks.formats import EventRecord, get_format
+from webhooks.formats import get_format
 from webhooks.models import Event
 
 #: So many of a requester's newest events are looked through for some of the type: no index has
@@ -50,13 +50,5 @@ def _newest(event_type: EventType, requester: str, limit: int) -> list[Event]:
 
 
 def _body(event: Event) -> dict[str, Any]:
-    record = EventRecord(
-        id=event.pk,
-        type=event.type,
-        occurred_at=event.occurred_at,
-        data=event.data,
-        subject=event.subject,
-        requester=event.requester,
-    )
-    body: dict[str, Any] = json.loads(get_format("standard").body(record))
+    body: dict[str, Any] = json.loads(get_format("standard").body(event.as_record()))
     return body

@@ -10,6 +10,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from webhooks.formats import EventRecord
 from webhooks.models.bulk import insert_rows, update_rows
 from webhooks.models.fields import PrefixedIdField, new_event_id
 
@@ -117,6 +118,17 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} {self.pk}"
+
+    def as_record(self) -> EventRecord:
+        """As the formats take it."""
+        return EventRecord(
+            id=self.pk,
+            type=self.type,
+            occurred_at=self.occurred_at,
+            data=self.data,
+            subject=self.subject,
+            requester=self.requester,
+        )
 
     @property
     def payload(self) -> Any:
