@@ -93,7 +93,7 @@ def test_the_settings_of_the_test_project_are_sound(settings: Any) -> None:
 def test_the_checks_run_with_manage_py_check() -> None:
     registered = registry.registry.get_checks(include_deployment_checks=True)
     ours = [check for check in registered if check.__module__ == "webhooks.checks"]
-    assert len(ours) == 9
+    assert len(ours) == 10
     assert sum(1 for check in ours if check not in registry.registry.get_checks()) == 1
 
 
@@ -649,3 +649,8 @@ def test_w006_says_nothing_where_the_scopes_are_there_or_no_api_is(
     settings.OAUTH2_PROVIDER = {"SCOPES": {"read": "Read"}}
     settings.ROOT_URLCONF = "oauth2_provider.urls"
     assert "W006" not in found()
+
+
+def test_e034_times_have_a_zone(settings: Any, webhooks: Any) -> None:
+    settings.USE_TZ = False
+    assert "USE_TZ" in text_of("E034")

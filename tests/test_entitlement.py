@@ -20,7 +20,7 @@ from oauth2_provider.models import (
 from tests.world import Receiver, deliver, emit_orders, fan_out_all, states, subscribe
 from webhooks import access, lifecycle
 from webhooks.exceptions import HeldByOperator
-from webhooks.models import Delivery, Subscription
+from webhooks.models import Delivery, Lane, Subscription
 from webhooks.tasks import sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -347,3 +347,68 @@ class TestTheHostsOwnRule:
         deliver()
         assert states() == {"delivered": 1}
         assert "ENTITLEMENT failed for app:a" in caplog.text
+
+
+def test_a_clean_up_in_one_transaction_takes_nothing_away(
+    subscribed: Subscription, token: Any
+) -> None:
+    refresh_token(token).revoke()
+    get_access_token_model().objects.create(
+        user=token.user,
+        application=token.application,
+        token="t2",
+        scope=SCOPES,
+        expires=timezone.now() - timedelta(days=1),
+    )
+    Subscription.objects.update(status="subscribed", status_reason="", grant_revoked_at=None)
+    with transaction.atomic():
+        get_refresh_token_model().objects.all().delete()
+        get_access_token_model().objects.all().delete()
+    assert status_of(subscribed)[0] == "subscribed"
+
+
+def test_the_lanes_beyond_the_first_twenty_hear_of_it_within_a_second(
+    receiver: Receiver, user: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.entitlement.AT_ONCE", 2)
+    made = [subscribe(receiver, f"user:{user.pk}", user=user) for _ in range(5)]
+    before = dict(Lane.objects.values_list("pk", "control"))
+    user.is_active = False
+    user.save()
+    assert [status_of(each)[0] for each in made].count("suspended") == 2
+    after = dict(Lane.objects.values_list("pk", "control"))
+    assert all(after[pk] > before[pk] for pk in before)
+
+
+def test_a_rule_of_the_hosts_that_fails_in_the_database_stops_nobody(
+    receiver: Receiver, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.db import connection
+
+    def ask(owner: Any) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT plan FROM no_such_table")
+        return True
+
+    monkeypatch.setattr(access, "of_the_host", ask, raising=False)
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "ENTITLEMENT": "webhooks.access.of_the_host"}
+    subscribe(receiver)
+    emit_orders(2)
+    deliver()
+    assert states() == {"delivered": 2}
+
+
+def test_a_scopes_backend_that_fails_for_one_application_narrows_that_one_alone(
+    receiver: Receiver, application: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oauth2_provider.scopes import SettingsScopes
+
+    def fail(self: Any, application: Any = None, **options: Any) -> list[str]:
+        raise RuntimeError("the scopes are away")
+
+    mine = subscribe(receiver, "app:crm", application=application, scopes=SCOPES)
+    monkeypatch.setattr(SettingsScopes, "get_available_scopes", fail)
+    assert access.granted(mine) == frozenset()
+    emit_orders(1, "app:crm")
+    deliver()
+    assert states() == {"delivered": 1}

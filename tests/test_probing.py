@@ -153,12 +153,11 @@ class TestWhoMayBePinged:
         change_status(subscription, Status.SUSPENDED, reason="client")
         assert ping(subscription).status_code == 200
 
-    def test_a_pending_one(self, receiver: Receiver) -> None:
+    def test_not_a_pending_one_before_its_handshake(self, receiver: Receiver) -> None:
         subscription = subscribe(receiver, handshake=Handshake.HOOK_SECRET)
-        assert ping(subscription).status_code == 200
-        assert "x-hook-secret" not in receiver.posts[0].headers
-        subscription.refresh_from_db()
-        assert subscription.status == Status.PENDING
+        with pytest.raises(IllegalStatusChange, match="handshake"):
+            ping(subscription)
+        assert receiver.posts == []
 
     def test_not_an_unsubscribed_one_whatever_the_caller_believes(self, receiver: Receiver) -> None:
         subscription = subscribe(receiver)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol, cast
 
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.utils.module_loading import import_string
 
 from webhooks.conf import settings
@@ -76,8 +77,12 @@ def identify(request: Any) -> Client | None:
     alone. Raises what a
     ``REQUESTER`` of the host's raises.
     """
+    if getattr(request, "successful_authenticator", True) is None:
+        return None  # what a host sets as UNAUTHENTICATED_TOKEN is nobody's
     token = request.auth
     if token is not None and hasattr(token, "scope"):
+        if token.application_id is None and token.user_id is None:
+            return None  # known from an introspection elsewhere: nobody here stands behind it
         application_id = token.application_id
         user_id = token.user_id
         scopes = frozenset(token.scope.split())
@@ -169,9 +174,14 @@ class Entitlements:
 
         if application_id not in self._available:
             application = self._applications[application_id]
-            self._available[application_id] = frozenset(
-                get_scopes_backend().get_available_scopes(application=application)
-            )
+            try:
+                found = get_scopes_backend().get_available_scopes(application=application)
+                self._available[application_id] = frozenset(found)
+            except Exception:
+                # The host's backend fails for one application: nobody else may suffer from it, and
+                # this one gets what needs no scope.
+                logger.exception("The scopes of application %s are not known.", application_id)
+                self._available[application_id] = frozenset()
         return self._available[application_id]
 
     def _host_agrees(self, owner: Owner) -> bool:
@@ -181,7 +191,10 @@ class Entitlements:
         key = (owner.requester, owner.application_id, owner.user_id)
         if key not in self._asked:
             try:
-                self._asked[key] = bool(import_string(path)(owner))
+                # In a savepoint, for fan-out asks within its transaction: a statement of the
+                # host's that fails must not take everybody's events with it.
+                with transaction.atomic(using=settings.database):
+                    self._asked[key] = bool(import_string(path)(owner))
             except Exception:
                 # A defect of the host's function must not stop everybody's events: what was
                 # entitled yesterday stays so until somebody says otherwise.

@@ -133,17 +133,20 @@ def check_patterns(patterns: Any, scopes: Collection[str] | None = ALL) -> None:
             and any(name.startswith(pattern[:-1]) for name in known)
         ):
             continue
-        raise CatalogError(_unknown(pattern, known))
+        # A subscriber reads this, who registers nothing.
+        raise CatalogError(_unknown(pattern, known, hint=""))
 
 
-def _unknown(name: Any, known: Collection[str]) -> str:
+def _unknown(
+    name: Any,
+    known: Collection[str],
+    hint: str = " Register it in a module webhook_events.py.",
+) -> str:
     message = f"{str(name)[:128]!r} is not registered."
     near = difflib.get_close_matches(str(name)[:128], known, n=1, cutoff=0.5)
     if near:
         return f"{message} Did you mean {near[0]!r}?"
-    if not known:
-        return f"{message} No event type is: register them in a module webhook_events.py."
-    return f"{message} Register it in a module webhook_events.py."
+    return f"{message}{hint}" if known else f"{message} No event type is.{hint}"
 
 
 def register_model(

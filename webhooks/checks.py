@@ -1,8 +1,8 @@
 """System checks: every misconfiguration that can be seen without a connection, each with its id.
 
-``E001`` to ``E007`` judge the settings as a whole, ``E010`` to ``E033`` one key each, ``E040`` to
-``E046`` the django-q2 cluster that runs our tasks (:mod:`webhooks.cluster`); ``W010`` to ``W012``
-come with ``check --deploy``.
+``E001`` to ``E007`` judge the settings as a whole, ``E010`` to ``E033`` one key each, ``E034`` the
+project's times, ``E040`` to ``E046`` the django-q2 cluster that runs our tasks
+(:mod:`webhooks.cluster`); ``W010`` to ``W012`` come with ``check --deploy``.
 Nothing here opens a connection, shows a secret, or fails on a value that makes no sense.
 """
 
@@ -309,6 +309,21 @@ def check_apps(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         )
         for name, reason in reasons.items()
         if not apps.is_installed(name)
+    ]
+
+
+@register("webhooks")
+def check_time_zones(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E034: times without a zone, of which nobody knows when they are."""
+    if django_settings.USE_TZ:
+        return []
+    return [
+        Error(
+            "USE_TZ is False: the times of events and attempts would have no zone, and no message "
+            "could say when its event happened.",
+            hint="Set USE_TZ = True.",
+            id="webhooks.E034",
+        )
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.signals import post_delete, post_save
 from django.utils import timezone
 from oauth2_provider.models import (
@@ -24,15 +24,16 @@ from webhooks.access import Entitlements
 from webhooks.conf import settings
 from webhooks.exceptions import IllegalStatusChange
 from webhooks.lifecycle import change_status
-from webhooks.models import Subscription
+from webhooks.models import Lane, Subscription
 from webhooks.models.subscription import Status
 
 logger = logging.getLogger("webhooks")
 
 #: Subscriptions that are looked at in one statement.
 PAGE = 500
-#: Subscriptions that are suspended in the request that took the grant away; the sweep does the
-#: rest, and no worker sends anything meanwhile: it asks whenever it takes a lane.
+#: Subscriptions that are suspended in the request that took the grant away. The sweep does the
+#: rest, and no worker sends anything meanwhile: it asks whenever it takes a lane, or hears of a
+#: change.
 AT_ONCE = 20
 
 
@@ -77,8 +78,8 @@ def connect() -> None:
         (get_user_model(), post_delete, _user_gone),
         (get_user_model(), post_save, _user_saved),
         (get_access_token_model(), post_delete, _access_token_gone),
-        (get_refresh_token_model(), post_delete, _refresh_token_changed),
-        (get_refresh_token_model(), post_save, _refresh_token_changed),
+        (get_refresh_token_model(), post_delete, _refresh_token_gone),
+        (get_refresh_token_model(), post_save, _refresh_token_saved),
     ):
         uid = f"webhooks.{receiver.__name__}"
         signal.connect(receiver, sender=model, dispatch_uid=uid)
@@ -106,8 +107,14 @@ def _access_token_gone(instance: Any, using: str, origin: Any = None, **kwargs: 
         _grant_may_be_gone(instance, using)
 
 
-def _refresh_token_changed(instance: Any, using: str, **kwargs: Any) -> None:
+def _refresh_token_saved(instance: Any, using: str, **kwargs: Any) -> None:
     if instance.revoked is not None:
+        _grant_may_be_gone(instance, using)
+
+
+def _refresh_token_gone(instance: Any, using: str, origin: Any = None, **kwargs: Any) -> None:
+    # Those that were revoked before, or have expired, are cleared away in bulk.
+    if origin is instance and instance.revoked is None:
         _grant_may_be_gone(instance, using)
 
 
@@ -129,11 +136,29 @@ def _look_at_grant(pair: Q) -> None:
         _look_at(pair)
 
 
+def confirm_grant(token: Any) -> None:
+    """Look again at the grant behind a token that a request was accepted with.
+
+    Call it after the request has written something for its owner: a revocation that came in
+    between found nothing to suspend yet.
+    """
+    if token is None or not hasattr(token, "pk") or token.user_id is None:
+        return
+    if not type(token)._default_manager.filter(pk=token.pk).exists():
+        _look_at_grant(Q(application=token.application_id, user=token.user_id))
+
+
 def _look_at(whose: Q) -> None:
-    concerned = Subscription.objects.using(settings.database).filter(
+    using = settings.database
+    concerned = Subscription.objects.using(using).filter(
         whose, status__in=(Status.PENDING, Status.SUBSCRIBED)
     )
-    _suspend_lost(list(concerned.order_by("pk")[:AT_ONCE]))
+    first = list(concerned.order_by("pk")[:AT_ONCE])
+    _suspend_lost(first)
+    if len(first) == AT_ONCE:
+        # Whoever holds the lanes of the others asks again within a second.
+        others = Lane.objects.using(using).filter(subscription__in=concerned)
+        others.update(control=F("control") + 1)
 
 
 def _suspend_lost(found: list[Subscription]) -> int:

@@ -7,8 +7,9 @@ that nobody would claim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -104,14 +105,20 @@ def update(subscription: Subscription, **changes: Any) -> bool:
 
 
 def update_and_move(
-    subscription: Subscription, status: str | None, *, reason: str, actor: str, **changes: Any
+    subscription: Subscription,
+    status: str | None,
+    *,
+    reason: str,
+    actor: str,
+    scopes: Collection[str] | None = None,
+    **changes: Any,
 ) -> None:
     """Both :func:`update` and :func:`change_status`, or neither. status: None: as it is."""
     _take_changes(subscription, changes)
     with transaction.atomic(using=settings.database):
         _write_changes(subscription, changes)
         if status is not None:
-            change_status(subscription, status, reason=reason, actor=actor)
+            change_status(subscription, status, reason=reason, actor=actor, scopes=scopes)
 
 
 def _take_changes(subscription: Subscription, changes: Mapping[str, Any]) -> None:
@@ -130,7 +137,9 @@ def _take_changes(subscription: Subscription, changes: Mapping[str, Any]) -> Non
     for name, value in changes.items():
         setattr(subscription, name, value)
     _keep_proof(subscription, changes)
-    subscription.full_clean()
+    others = {field.name for field in Subscription._meta.concrete_fields} - changes.keys()
+    subscription.clean_fields(exclude=others)
+    subscription.judge(changes.keys())
 
 
 def _write_changes(subscription: Subscription, changes: Mapping[str, Any]) -> bool:
@@ -171,6 +180,8 @@ def rotate_secret(
     using = settings.database
     with transaction.atomic(using=using):
         lane = _lock_lane(subscription, using)
+        stored = Subscription.objects.using(using).filter(pk=subscription.pk)
+        _refuse_ended(stored.values_list("status", flat=True).get())
         now = db_now(using)
         live = SigningSecret.objects.using(using).filter(subscription=subscription).live(now)
         for place, old in enumerate(list(live)):
@@ -185,16 +196,24 @@ def rotate_secret(
     return text
 
 
-def change_status(subscription: Subscription, status: str, *, reason: str, actor: str = "") -> bool:
+def change_status(
+    subscription: Subscription,
+    status: str,
+    *,
+    reason: str,
+    actor: str = "",
+    scopes: Collection[str] | None = None,
+) -> bool:
     """Move a subscription to ``status``; False when it is there already.
 
     reason: a short code: ``client`` (its owner asks), ``operator``, ``gone``, ``handshake``,
     ``handshake_failed``, ``entitlement_lost``, ``automatic``. actor: who asks; "": the service.
-    What is pending is kept while a subscription is suspended, and cancelled by a worker once it is
-    unsubscribed. Raises IllegalStatusChange for a move that ``MOVES`` does not have, and
-    HeldByOperator where a client may not undo what was done.
+    scopes: of the token with which its owner asks: where the grant was revoked before, the new one
+    may be narrower; None: as they were. What is pending is kept while a subscription is suspended,
+    and cancelled by a worker once it is unsubscribed. Raises IllegalStatusChange for a move that
+    ``MOVES`` does not have, and HeldByOperator where a client may not undo what was done.
     """
-    return _move(subscription, status, reason=reason, actor=actor)
+    return _move(subscription, status, reason=reason, actor=actor, scopes=scopes)
 
 
 def suspend(
@@ -221,6 +240,7 @@ def resume(
     reason: str = "client",
     actor: str = "",
     backlog: str = "deliver",
+    scopes: Collection[str] | None = None,
 ) -> bool:
     """Send again; False when it is subscribed already.
 
@@ -235,6 +255,7 @@ def resume(
         reason=reason,
         actor=actor,
         discard=backlog == "discard",
+        scopes=scopes,
     )
 
 
@@ -246,6 +267,7 @@ def _move(
     actor: str,
     changes: Mapping[str, Any] | None = None,
     discard: bool = False,
+    scopes: Collection[str] | None = None,
 ) -> bool:
     """Every move of every subscription. discard: end what is pending, instead of sending it."""
     using = settings.database
@@ -256,16 +278,31 @@ def _move(
         previous = stored.status
         if previous == status:
             subscription.status = status
+            if discard:
+                raise IllegalStatusChange(
+                    "The subscription is subscribed, and its backlog is being delivered: only what "
+                    "waits while it is suspended can be discarded, by resuming it."
+                )
+            for name, value in (changes or {}).items():
+                setattr(subscription, name, value)
+            if changes:
+                _write_changes(subscription, changes)
             return False
         written = {**(changes or {}), "status": status, "status_reason": reason}
         written |= {"status_actor": actor, "status_since": db_now(using)}
         if status == Status.SUBSCRIBED and reason == "client":
             # Its owner asks with a token that was accepted just now, so there is a grant again.
+            if stored.grant_revoked_at is not None and scopes is not None and "*" not in scopes:
+                narrower = set(stored.scopes.split()) & set(scopes)
+                stored.scopes = written["scopes"] = " ".join(sorted(narrower))
             stored.grant_revoked_at = written["grant_revoked_at"] = None
         _check_move(stored, status, reason)
         for name, value in written.items():
-            setattr(subscription, name, value)
-        subscription.save(using=using, update_fields=[*written, "updated_at"])
+            setattr(stored, name, value)
+        stored.save(using=using, update_fields=[*written, "updated_at"])
+        # Only now: where the database refuses, the caller's is as it was.
+        for name in (*written, "updated_at"):
+            setattr(subscription, name, getattr(stored, name))
         # An unsubscribed lane stays claimable: its next holder cancels what is pending.
         lane.held = status in ON_HOLD
         if status == Status.SUBSCRIBED:
@@ -292,8 +329,8 @@ def _check_move(stored: Subscription, status: str, reason: str) -> None:
     """Raise unless a subscription may go from where it is to ``status``, for this reason."""
     if status not in MOVES[stored.status]:
         raise IllegalStatusChange(
-            f"A subscription that is {stored.status} cannot become {status!r}. From there it may "
-            f"become: {', '.join(sorted(MOVES[stored.status])) or 'nothing else'}."
+            f"A subscription that is {stored.status} cannot become {str(status)!r}. From there it "
+            f"may become: {', '.join(sorted(map(str, MOVES[stored.status]))) or 'nothing else'}."
         )
     if status != Status.SUBSCRIBED or reason != "client":
         return
@@ -310,13 +347,19 @@ def _check_move(stored: Subscription, status: str, reason: str) -> None:
         )
 
 
+def _refuse_ended(status: str) -> None:
+    if status == Status.UNSUBSCRIBED:
+        raise IllegalStatusChange("The subscription has ended: subscribe anew.")
+
+
 def _keep_proof(subscription: Subscription, changes: Mapping[str, Any]) -> None:
     """Refuse changes that would leave a proven endpoint for one that nobody has proven."""
     refused = {"handshake"} & changes.keys()
     stored = Subscription.objects.using(settings.database).filter(pk=subscription.pk)
-    old = stored.values("handshake", "callback_url").first()
+    old = stored.values("handshake", "callback_url", "status").first()
     if old is None:
         raise Subscription.DoesNotExist(f"{subscription.pk} was deleted.")
+    _refuse_ended(old["status"])
     if old["handshake"]:
         refused |= {"callback_url"} & changes.keys()
     for name in sorted(refused):
@@ -381,10 +424,16 @@ def check_room(requester: str, using: str) -> None:
         .filter(requester=requester)
         .exclude(status=Status.UNSUBSCRIBED)
     )
-    # Those who subscribe for one requester go one after the other: each waits here for the lock
-    # on the oldest one, and counts in a new statement after that. Not the key is locked, so that
-    # a fan-out to it is not held up.
-    no_key = connections[using].features.has_select_for_no_key_update
+    # Those who subscribe for one requester go one after the other: each waits here for the lock,
+    # and counts in a new statement after that. Elsewhere than on PostgreSQL the lock is the one on
+    # the oldest subscription, so the first ones of all may pass together (SQLite has one writer).
+    connection = connections[using]
+    if connection.vendor == "postgresql":
+        key = int.from_bytes(sha256(f"webhooks {requester}".encode()).digest()[:8], signed=True)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [key])
+    # Not the key is locked, so that a fan-out to it is not held up.
+    no_key = connection.features.has_select_for_no_key_update
     list(live.order_by("pk").select_for_update(no_key=no_key).values_list("pk")[:1])
     if live.count() >= limit:
         raise ValidationError(

@@ -48,6 +48,10 @@ def ping(subscription: Subscription, *, actor: str = "") -> DeliveryAttempt:
     """
     using = settings.database
     stored = Subscription.objects.using(using).get(pk=subscription.pk)  # the caller's may be old
+    if stored.status == Status.PENDING:
+        raise IllegalStatusChange(
+            "The endpoint has not answered its handshake yet, and nothing else is sent before that."
+        )
     if stored.status == Status.UNSUBSCRIBED:
         raise IllegalStatusChange(
             "An unsubscribed subscription is sent nothing more, and no ping either. Subscribe anew."

@@ -113,6 +113,8 @@ def test_what_has_waited_is_delivered_or_discarded(
         ("replay", {"from": LONG_AGO, "types": ["invoice.sent"]}),
         ("replay", {"from": LONG_AGO, "only_missing": True, "states": ["dead"]}),
         ("replay", {"from": LONG_AGO, "to": "9999-12-31T23:59:59Z"}),
+        ("replay", {"from": LONG_AGO, "to": "9999-12-31T23:59:59-14:00"}),
+        ("replay", {"from": "0001-01-01T00:00:00+14:00"}),
     ],
 )
 def test_a_body_that_makes_no_sense_is_refused_by_name(
@@ -251,6 +253,17 @@ def test_the_services_state_is_told_and_kept_for_a_while(
     assert api.get("status/").json() == first
     cache.clear()
     assert api.get("status/").json()["updated_at"] > first["updated_at"]
+
+
+def test_the_services_state_is_told_where_a_cache_takes_nothing(
+    api: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise ConnectionError("The cache is a replica.")
+
+    monkeypatch.setattr("django.core.cache.backends.locmem.LocMemCache.set", full)
+    first, second = (api.get("status/").json()["updated_at"] for _ in range(2))
+    assert first < second
 
 
 def test_the_services_state_is_told_without_a_cache(api: Speaker, broken_cache: None) -> None:

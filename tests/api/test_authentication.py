@@ -141,6 +141,22 @@ def test_other_peoples_sessions_are_401(state: dict[str, bool], staff: Speaker) 
     problem(staff.get("subscriptions/"), 401)
 
 
+@pytest.mark.parametrize("lacking", ["is_staff", "is_active"])
+def test_a_user_model_need_not_know_of_staff(
+    lacking: str, staff: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Plain:
+        """What a host's own user model may be."""
+
+        pk, is_anonymous, is_authenticated = 1, False, True
+
+    user = Plain()
+    for name in {"is_staff", "is_active"} - {lacking}:
+        setattr(user, name, True)
+    monkeypatch.setattr("django.contrib.auth.middleware.get_user", lambda request: user)
+    problem(staff.get("subscriptions/"), 401)
+
+
 def test_a_bad_token_is_refused_where_a_session_would_do(staff: Speaker) -> None:
     problem(staff.get("subscriptions/", HTTP_AUTHORIZATION="Bearer nothing"), 401)
 

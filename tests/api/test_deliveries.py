@@ -9,7 +9,7 @@ import pytest
 
 from tests.api.conftest import Speaker
 from tests.world import Answer, Receiver, deliver, emit_orders, fan_out_all
-from webhooks import emit
+from webhooks import catalog, emit
 from webhooks.engine import outcome
 from webhooks.models import Delivery, DeliveryAttempt, Subscription
 from webhooks.remedies import REMEDIES, remedy
@@ -216,6 +216,20 @@ def test_a_token_without_the_scope_of_a_type_does_not_see_its_deliveries(
     assert set(ids(api.get("deliveries/"))) == set(of(made)) - {hidden}
     assert api.get(f"deliveries/{hidden}/").status_code == 404
     assert api.post(f"deliveries/{hidden}/redeliver/").status_code == 404
+
+
+def test_deliveries_of_a_type_that_is_no_more_stay_readable_whatever_the_scopes(
+    api: Speaker, speak: Callable[..., Speaker]
+) -> None:
+    catalog.register("ticket.sold", title="Ticket sold")
+    made = api.subscribe(event_types=["ticket.sold"])["id"]
+    emit("ticket.sold", {"ticket": 1}, requester=api.requester)
+    fan_out_all()
+    catalog.unregister("ticket.sold")
+    [delivery] = of(made)
+    for speaker in (api, speak(scope="webhooks:read billing")):
+        assert ids(speaker.get("deliveries/")) == [delivery]
+        assert speaker.get(f"deliveries/{delivery}/").json()["event_type"] == "ticket.sold"
 
 
 # What to do about errors

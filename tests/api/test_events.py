@@ -193,6 +193,20 @@ def test_the_feed_has_ones_own_and_everyones(
     assert set(ids(rich.get("events/"))) == {own.pk, everyones.pk, invoice.pk}
 
 
+def test_events_of_a_type_that_is_no_more_stay_readable_whatever_the_scopes(
+    api: Speaker, stranger: Speaker, speak: Callable[..., Speaker]
+) -> None:
+    catalog.register("ticket.sold", title="Ticket sold")
+    gone = emit("ticket.sold", {"ticket": 1}, requester=api.requester)
+    fan_out_all()
+    catalog.unregister("ticket.sold")
+    for speaker in (api, speak(scope="webhooks:read billing")):
+        assert ids(speaker.get("events/")) == [gone.pk]
+        assert speaker.get(f"events/{gone.pk}/").json()["data"] == {"ticket": 1}
+    assert ids(stranger.get("events/")) == []
+    assert stranger.get(f"events/{gone.pk}/").status_code == 404
+
+
 def test_own_and_everyones_events_are_merged_in_their_order(api: Speaker) -> None:
     for day in range(6):
         emit("shop.closed", {"day": day})
@@ -240,6 +254,9 @@ def test_events_are_filtered_by_type_subject_and_time(api: Speaker) -> None:
         "before=NaN",
         "before=99999999999999999",
         "after=1969-01-01T00:00:00Z",
+        "after=9999-12-31T23:59:59-14:00",
+        "before=9999-12-31T23:59:59Z",
+        "before=0001-01-01T00:00:00%2B14:00",
         "since=1",
         "since=evt_1",
         "since=dlv_" + "0" * 32,

@@ -225,6 +225,51 @@ def test_any_other_path_is_the_same_404(path: str, method: str, api: Speaker) ->
     assert problem(answer, 404) == problem(api.get("events/evt_1/"), 404)
 
 
+@every_route
+@pytest.mark.parametrize("name", ["OPERATION", "operation", "CLIENT", "DISPATCH", "__INIT__"])
+def test_the_name_of_an_attribute_is_no_method(name: str, route: Route, api: Speaker) -> None:
+    problem(api.send(name, route.filled("x", "y")), 405)
+
+
+@every_route
+def test_an_error_is_kept_by_nobody(route: Route, api: Speaker, nobody: Speaker) -> None:
+    path = route.filled("x", "y")
+    for answer in (
+        nobody.send(route.method, path, {}),
+        api.send("TRACE", path),
+        api.send(route.method, f"{path}?colour=red", {}),
+        api.send(route.method, path, {}, HTTP_ACCEPT="text/html"),
+    ):
+        assert answer.status_code >= 400
+        assert answer["Cache-Control"] == "no-store"
+    if route.names:
+        answer = api.send(route.method, path, {})
+        assert (answer.status_code, answer["Cache-Control"]) == (404, "no-store")
+
+
+@pytest.mark.urls("tests.api.tenants")
+@pytest.mark.parametrize("route", [each for each in ROUTES if each.method == "GET"], ids=str)
+def test_a_mount_may_capture_what_no_handler_takes(route: Route, api: Speaker) -> None:
+    answer = api.get(f"/acme/webhooks/{route.filled('x', 'y')}")
+    assert answer.status_code == (404 if route.names else 200), answer.content
+
+
+@pytest.mark.urls("tests.api.tenants")
+def test_links_stay_below_the_mount_that_was_asked(api: Speaker) -> None:
+    new = {"callback_url": "http://127.0.0.1:9/in", "event_types": ["order.paid"]}
+    made = [api.post("/acme/webhooks/subscriptions/", new) for _ in range(2)]
+    below = "http://testserver/acme/webhooks/subscriptions/"
+    assert [each["Location"] for each in made] == [f"{below}{each.json()['id']}/" for each in made]
+    assert api.get(made[0]["Location"]).json()["id"] == made[0].json()["id"]
+    page = api.get(f"{below}?limit=1").json()
+    assert page["next"].startswith(f"{below}?limit=1&cursor=")
+    assert [each["id"] for each in api.get(page["next"]).json()["results"]] == [
+        made[0].json()["id"]
+    ]
+    problem(api.post("/acme/webhooks/nothing/"), 404)
+    problem(api.send("TRACE", "/acme/webhooks/subscriptions/x/"), 405)
+
+
 def test_options_tells_the_methods(api: Speaker, nobody: Speaker) -> None:
     answer = api.send("OPTIONS", "subscriptions/")
     assert answer.status_code == 204

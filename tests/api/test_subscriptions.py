@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.api.conftest import Speaker
 from tests.world import Receiver, deliver, emit_orders
 from webhooks import lifecycle
 from webhooks.api.serializers.fields import MASK
-from webhooks.api.serializers.subscriptions import RESET
+from webhooks.api.serializers.subscriptions import MAX_METADATA, RESET
 from webhooks.headers import open_headers
 from webhooks.models import Subscription
 from webhooks.receiving import verify
@@ -148,6 +149,43 @@ def test_it_may_begin_suspended(api: Speaker) -> None:
     assert api.subscribe(status="suspended")["status"] == "suspended"
 
 
+@pytest.mark.parametrize("status", ["unsubscribed", "pending"])
+def test_how_it_may_begin_is_told(status: str, api: Speaker) -> None:
+    answer = api.post("subscriptions/", {**NEW, "status": status})
+    assert answer.status_code == 400
+    [message] = answer.json()["errors"]["status"]
+    for word in ("“subscribed”", "“suspended”", f"“{status}”", "DELETE"):
+        assert word in message
+
+
+METADATA: dict[str, tuple[dict[str, Any], str]] = {
+    "too long": ({"a": "x" * (MAX_METADATA - len('{"a":""}') + 1)}, "4096"),
+    "too long in UTF-8": ({"a": "ü" * (MAX_METADATA // 2)}, "4096"),
+    "too large a number": ({"a": 1e15}, "as text"),
+    "of many digits": ({"a": 10**300}, "as text"),
+    "too large below zero": ({"a": -1e308}, "as text"),
+    "too large, deep": ({"a": [{"b": [1, 1e308]}]}, "as text"),
+}
+
+
+@pytest.mark.parametrize(("metadata", "told"), METADATA.values(), ids=METADATA)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_metadata_are_small(method: str, metadata: dict[str, Any], told: str, api: Speaker) -> None:
+    path = "subscriptions/" if method == "POST" else f"subscriptions/{api.subscribe()['id']}/"
+    answer = api.send(method, path, {**NEW, "metadata": metadata})
+    assert answer.status_code == 400
+    assert told in answer.json()["errors"]["metadata"][0]
+
+
+def test_metadata_up_to_their_limits_come_back_as_they_were(api: Speaker) -> None:
+    numbers = [1e15 - 1, -(10**15) + 1, 1e-300, 0.1, True, -0.5]
+    full = {"n": numbers, "a": ""}
+    room = MAX_METADATA - len(json.dumps(full, separators=(",", ":")))
+    metadata = {**full, "a": "x" * room}
+    made = api.subscribe(metadata=metadata)
+    assert api.get(f"subscriptions/{made['id']}/").json()["metadata"] == metadata
+
+
 def test_one_with_a_handshake_is_pending(api: Speaker) -> None:
     assert api.subscribe(handshake="x-hook-secret")["status"] == "pending"
 
@@ -219,6 +257,9 @@ def test_an_unknown_event_type_is_named_with_the_nearest_that_may_be_seen(api: S
     assert "Did you mean 'order.paid'?" in told("order.payed")
     # What needs another scope is as unknown as what there is not.
     assert "'invoice.sent' is not registered" in told("invoice.sent")
+    # A client registers nothing: it is told where to look.
+    assert told("zzz").endswith("GET event-types/ shows which ones there are.")
+    assert "webhook_events.py" not in told("zzz")
     assert "Did you mean 'invoice" not in told("invoice.sen")
 
 

@@ -199,6 +199,25 @@ class TestTheDocument:
             with pytest.raises(jsonschema.ValidationError):
                 check(schema, wrong)
 
+    def test_says_of_each_time_that_it_is_one(self, told: dict[str, Any]) -> None:
+        times = {
+            name: schema
+            for component in told["components"]["schemas"].values()
+            for name, schema in component.get("properties", {}).items()
+            if name.endswith("_at") and component.get("required")
+        }
+        assert {"due_at", "first_due_at", "settled_at", "created_at"} <= set(times)
+        assert {name for name, each in times.items() if each.get("format") != "date-time"} == set()
+        assert times["due_at"]["type"] == ["string", "null"]
+
+    def test_says_which_metadata_are_taken(self, told: dict[str, Any]) -> None:
+        new = told["components"]["schemas"]["NewSubscriptionRequest"]["properties"]["metadata"]
+        assert "4 KiB" in new["description"]
+        taken = jsonschema.Draft202012Validator(within(told, new))
+        assert taken.is_valid({"a": [None, True, "x", -1.5, {"b": 10**15 - 1}]})
+        for refused in ([], {"a": 10**15}, {"a": [{"b": -1e308}]}):
+            assert not taken.is_valid(refused)
+
     def test_shows_examples_that_fit(self, told: dict[str, Any]) -> None:
         shown = 0
         for _, _, operation in operations(told):

@@ -92,6 +92,8 @@ def there(transactional_db: None, settings: Any, receivers: Any) -> dict[str, An
             "time_zone": "Europe/Berlin",
             "status": "subscribed",
             "handshake": "",
+            # Whether there is a backlog to discard depends on what was sent before.
+            "backlog": "deliver",
             "from": "2026-01-15T00:00:00Z",
             "to": "2026-01-16T00:00:00Z",
         },

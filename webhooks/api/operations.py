@@ -55,5 +55,7 @@ def operation(**declared: Any) -> Callable[[Handler], Handler]:
 def operation_of(view: Any, method: str) -> Operation | None:
     """What was declared for a method of a view or view class; None: it has no such method."""
     name = method.lower()
+    if name not in view.http_method_names:  # a client may send the name of any attribute
+        return None
     handler = getattr(view, "get" if name == "head" else name, None)
     return getattr(handler, "operation", None)

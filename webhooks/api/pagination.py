@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from django.db.models import QuerySet
+from django.utils.encoding import escape_uri_path
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import ValidationError
 
@@ -99,7 +100,7 @@ def page(
 
 def _link(request: Any, cursor: str) -> str:
     query = request.query_params.dict() | {"cursor": cursor}
-    url: str = request.build_absolute_uri(f"{request.path}?{urlencode(query)}")
+    url: str = request.build_absolute_uri(f"{escape_uri_path(request.path)}?{urlencode(query)}")
     return url
 
 

@@ -40,6 +40,9 @@ MEDIA_TYPE = "application/problem+json"
 #: The same for what is not there and for what belongs to somebody else.
 NOT_FOUND = gettext_lazy("There is nothing here that you may see. Paths end with a slash.")
 
+#: Fields that name event types.
+_TYPES = ("event_types", "types")
+
 logger = logging.getLogger(__name__)
 
 #: A problem with a field: its name, and what is wrong with it.
@@ -116,6 +119,8 @@ def _told(error: exceptions.APIException) -> tuple[str, Errors]:
     if not isinstance(error.detail, list | dict):
         return str(error.detail), {}
     errors = _flat(error.detail)
+    for name in set(errors) & set(_TYPES):
+        errors[name] = [_where_to_look(message) for message in errors[name]]
     general = errors.pop("", [])
     if errors:
         at_fault = _("Not acceptable: %(names)s.") % {"names": ", ".join(errors)}
@@ -139,6 +144,13 @@ def _flat(detail: Any, name: str = "") -> Errors:
                 found.setdefault(inner, []).extend(messages)
         return found
     return {name: [str(detail)]}
+
+
+def _where_to_look(message: str) -> str:
+    """What is wrong with an event type; where no near one is named, with a way to find one."""
+    if not message.endswith("is not registered."):
+        return message
+    return f"{message} {_('GET event-types/ shows which ones there are.')}"
 
 
 def _unexpected(error: Exception, context: Mapping[str, Any]) -> Response:

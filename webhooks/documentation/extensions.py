@@ -11,9 +11,15 @@ from drf_spectacular.extensions import (
     OpenApiSerializerExtension,
     OpenApiSerializerFieldExtension,
 )
+from drf_spectacular.plumbing import ResolvedComponent
 
 from webhooks.api.serializers.strict import QuerySerializer
-from webhooks.api.serializers.subscriptions import ALIASES, ChangedSubscription, PatchedSubscription
+from webhooks.api.serializers.subscriptions import (
+    ALIASES,
+    MAX_NUMBER,
+    ChangedSubscription,
+    PatchedSubscription,
+)
 from webhooks.models.subscription import ACTED_UPON
 
 _MOMENT: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
@@ -60,6 +66,28 @@ class HeadersField(OpenApiSerializerFieldExtension):  # type: ignore[misc, no-un
     def map_serializer_field(self, auto_schema: Any, direction: str) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "string"}}
         return schema if direction == "response" else {**schema, "maxProperties": 20}
+
+
+class MetadataField(OpenApiSerializerFieldExtension):  # type: ignore[misc, no-untyped-call]
+    """Any JSON object whose numbers every database gives back as they were."""
+
+    target_class = "webhooks.api.serializers.subscriptions.Metadata"
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        value = ResolvedComponent(  # type: ignore[no-untyped-call]
+            name="MetadataValue",
+            type=ResolvedComponent.SCHEMA,
+            object="MetadataValue",
+        )
+        value.schema = {
+            "type": ["null", "boolean", "string", "number", "array", "object"],
+            "exclusiveMinimum": -MAX_NUMBER,
+            "exclusiveMaximum": MAX_NUMBER,
+            "items": value.ref,
+            "additionalProperties": value.ref,
+        }
+        auto_schema.registry.register_on_missing(value)
+        return {"type": "object", "additionalProperties": value.ref}
 
 
 class StrictBody(OpenApiSerializerExtension):  # type: ignore[misc, no-untyped-call]

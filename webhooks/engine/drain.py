@@ -96,6 +96,10 @@ class Drain:
         self.next_look = now
         self.next_control = now
         self.next_flush = now
+        self.next_replay = now
+        self.replaying = False
+        #: Results are left that wait for lanes which somebody has locked.
+        self.waits_for_locks = False
         self.write_again_at = 0.0
         self.refused_again_at = 0.0
 
@@ -163,8 +167,12 @@ class Drain:
             return
         busy = self.in_flight or self.holdings.ready
         found = fan_out(self.using, room=BUSY if busy else IDLE)
-        replaying = replays.advance(self.using)
-        if replaying:
+        # Between two batches of a replay the others go on, where there are any.
+        replaying = False
+        if not busy or now >= self.next_replay:
+            self.replaying = replaying = replays.advance(self.using)
+            self.next_replay = time.monotonic() + POLL
+        if self.replaying:
             self.idle_since = now  # a suspended lane's replay makes nothing that could be claimed
         claimed, more = self.holdings.claim(fast_only=self.in_grace)
         self.holdings.look_again()
@@ -173,7 +181,7 @@ class Drain:
         proving = not self.in_grace and self.handshakes.look(free)
         if not (found.more or more or replaying):
             self.next_look = now + POLL
-            self.looked_in_vain = not (found.events or claimed or proving)
+            self.looked_in_vain = not (found.events or claimed or proving or self.replaying)
 
     def keep(self) -> None:
         """Show life, hear of changes, and give turns to others."""
@@ -245,7 +253,10 @@ class Drain:
         wait = self.next_look - now
         if self.results:
             # Nothing in flight: nothing more will come, so write now.
-            wait = min(wait, self.next_flush - now) if self.in_flight else 0.0
+            later = self.in_flight or self.waits_for_locks
+            wait = min(wait, self.next_flush - now) if later else 0.0
+        if self.holdings.ends_more():
+            wait = 0.0
         if now < self.write_again_at:
             wait = POLL
         return max(0.0, wait)
@@ -262,11 +273,20 @@ class Drain:
     def end(self, job: Job, response: Response) -> None:
         """Judge an answer, and keep the result for the next flush."""
         self.in_flight -= 1
+        if response.status_code == 410 or response.retry_after:
+            self.hear_at_once()  # it may end or rest the whole lane
         lane = self.holdings.lanes[job.lane_id]
         self.shares.ended(job)
-        if not self.results:
-            self.next_flush = time.monotonic() + FLUSH_SECONDS
+        flush_at = time.monotonic() + FLUSH_SECONDS
+        self.next_flush = min(self.next_flush, flush_at) if self.results else flush_at
         self.results.append(conclude(lane, job, response, self.clock, self.rng))
+
+    def hear_at_once(self) -> None:
+        """Hear of changes now: what was answered may be another endpoint's than the present one."""
+        try:
+            self.holdings.hear()
+        except DATABASE_ERRORS:
+            logger.exception("Changes could not be heard of; going by what is known.")
 
     def flush(self, *, final: bool = False) -> None:
         """Write results when there are enough, when the oldest waits too long, or when nothing else
@@ -325,16 +345,22 @@ class Drain:
         written = self.recorder.write(batch, paced, done)
         ids = set(map(id, written.results))
         self.results = [result for result in self.results if id(result) not in ids]
+        if batch:
+            self.waits_for_locks = any(result.job.lane_id in written.busy for result in batch)
+            if self.waits_for_locks:
+                self.next_flush = time.monotonic() + POLL
         for result in written.results:
             self.holdings.lanes[result.job.lane_id].open.discard(result.job.delivery.id)
         self.holdings.freed([lane for lane in done if lane.id not in written.busy])
         self.holdings.lose(written.lost & self.holdings.lanes.keys())
-        for pk in {r.job.lane_id for r in written.results if r.outcome.verdict is Verdict.GONE}:
-            self.unsubscribe(pk)
+        gone = [each.job for each in written.results if each.outcome.verdict is Verdict.GONE]
+        for pk, url in {(job.lane_id, job.url) for job in gone}:
+            self.unsubscribe(pk, url)
 
-    def unsubscribe(self, subscription_id: str) -> None:
-        """The endpoint answered ``410 Gone``."""
-        subscription = Subscription.objects.using(self.using).filter(pk=subscription_id).first()
+    def unsubscribe(self, subscription_id: str, url: str) -> None:
+        """The endpoint answered ``410 Gone``; url: which one."""
+        found = Subscription.objects.using(self.using).filter(pk=subscription_id, callback_url=url)
+        subscription = found.first()
         if subscription is None:
             return
         try:

@@ -6,10 +6,11 @@ leases and reads what is due.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from webhooks.clock import Clock
 from webhooks.conf import settings
 from webhooks.engine import lanes as leases
 from webhooks.engine.lanes import HeldLane
+from webhooks.engine.transactions import atomically
+from webhooks.engine.wake import POLL
 from webhooks.entitlement import suspend_lost
 from webhooks.models import Delivery, Event, Lane
 from webhooks.models.delivery import DueDelivery, State
@@ -32,8 +35,8 @@ TURN_DELIVERIES, TURN_SECONDS = 500, 5.0
 REFILL_BYTES, REFILL_MAX = 8 * 1024 * 1024, 512
 #: When lanes have so many bytes buffered, slow ones get no more.
 BUFFER_BYTES = 32 * 1024 * 1024
-#: Pending deliveries that are not to be sent are ended in batches of this size.
-END_BATCH = 1000
+#: Pending deliveries that are not to be sent: so many are ended in one round, of so many lanes.
+END_BATCH, END_LANES = 1000, 20
 
 
 class Holdings:
@@ -111,7 +114,8 @@ class Holdings:
         """Suspend those whose owner is entitled to nothing any more; they begin nothing anyway."""
         for lane in lanes:
             if not lane.entitled and lane.subscription.status == Status.SUBSCRIBED:
-                suspend_lost(lane.subscription)
+                # A copy: it is changed before it is written, and that may fail.
+                suspend_lost(copy.copy(lane.subscription))
 
     def lose(self, ids: Collection[str]) -> None:
         """Somebody else holds these lanes, or they are gone. What is in flight ends, unfenced."""
@@ -146,9 +150,9 @@ class Holdings:
     def refill(self) -> None:
         """Read what is due in the lanes that run low, all of them in one statement."""
         low = max(2, self.slots // 4)
-        for lane in self.lanes.values():
-            if lane.discards:
-                self._discard(lane)
+        # First: one that is read anew is added once more.
+        self.ready = deque(lane for lane in self.ready if lane.can_start)
+        self._discard_some()
         hungry = [lane for lane in self.lanes.values() if lane.wants_more(low)]
         if sum(lane.buffered_bytes for lane in self.lanes.values()) > BUFFER_BYTES:
             now = time.monotonic()
@@ -156,7 +160,6 @@ class Holdings:
         if hungry and self.eager() < 2 * self.slots:
             room = max(16, min(REFILL_MAX, int(REFILL_BYTES / self._payload_bytes)))
             self._read(hungry[:room], room)
-        self.ready = deque(lane for lane in self.ready if lane.can_start)
 
     def _read(self, hungry: list[HeldLane], room: int) -> None:
         now = time.monotonic()
@@ -173,42 +176,76 @@ class Holdings:
         for lane in hungry:
             was_ready = lane.can_start
             lane.fill(by_lane[lane.id], limits[lane.id])
-            self._cancel_forbidden(lane)
             if lane.can_start and not was_ready:
                 self.ready.append(lane)
         if found:
             mean = sum(len(delivery.data) for delivery in found) / len(found)
             self._payload_bytes = max(256.0, 0.5 * self._payload_bytes + 0.5 * mean)
+        # Last: the database may refuse it, and then they are cancelled another time.
+        for lane in hungry:
+            self._cancel_forbidden(lane)
 
     def done_after(self, written: set[str]) -> list[HeldLane]:
         """The lanes that can go back once these deliveries are written."""
-        done = []
-        for lane in self.lanes.values():
-            if not lane.is_done_after(written):
-                continue
-            if lane.subscription.status == Status.UNSUBSCRIBED:
-                if lane.open:
-                    continue  # once they are written: a failed one would be pending again
-                if self._cancel_pending(lane):
-                    continue  # the rest in the next round: others do not wait for it
-            done.append(lane)
-        return done
+        done = [lane for lane in self.lanes.values() if lane.is_done_after(written)]
+        ended = [lane for lane in done if lane.ends]
+        if not ended:
+            return done
+        # Once they are written: a failed one would be pending again.
+        stay = set(ended) - set(self._cancel_some(lane for lane in ended if not lane.open))
+        return [lane for lane in done if lane not in stay]
 
-    def _cancel_pending(self, lane: HeldLane) -> bool:
-        """End what is pending in a lane that goes back unsubscribed; whether there may be more."""
-        pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
-        return self._end_some(pending, State.CANCELLED, "unsubscribed")
+    def ends_more(self) -> bool:
+        """Whether the next round has deliveries to end that are not to be sent."""
+        now = time.monotonic()
+        return any(
+            lane.end_from <= now and not lane.open and (lane.discards or lane.ends)
+            for lane in self.lanes.values()
+        )
 
-    def _discard(self, lane: HeldLane) -> None:
-        """End some of what the owner wanted discarded when it resumed; after the last, go on."""
-        until = lane.row.discard_before
-        pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
-        # By when it was first due: what was asked for again since then is wanted.
-        if self._end_some(pending.filter(first_due_at__lte=until), State.DISCARDED, "resumed"):
-            return
-        lanes = Lane.objects.using(self.using)
-        lanes.filter(pk=lane.id, discard_before=until).update(discard_before=None)
-        lane.row.discard_before = None
+    def _in_turn(self, lanes: Iterable[HeldLane]) -> list[HeldLane]:
+        """Those of the lanes that may end something in this round, the longest waiting first."""
+        now = time.monotonic()
+        waiting = (lane for lane in lanes if lane.end_from <= now)
+        return sorted(waiting, key=lambda lane: lane.end_from)[:END_LANES]
+
+    def _cancel_some(self, lanes: Iterable[HeldLane]) -> list[HeldLane]:
+        """End what is pending in lanes that go back unsubscribed; those that have no more."""
+        empty = []
+        room = END_BATCH
+        for lane in self._in_turn(lanes):
+            pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
+            ended = self._end_some(pending, State.CANCELLED, "unsubscribed", room)
+            lane.end_from = time.monotonic()
+            if ended == room:
+                break  # the rest in the next rounds: others do not wait for it
+            lane.end_from += POLL  # should somebody have locked it, so that it cannot go back
+            empty.append(lane)
+            room -= ended
+        return empty
+
+    def _discard_some(self) -> None:
+        """End some of what owners wanted discarded; a lane goes on after its last."""
+        room = END_BATCH
+        # Once what is open is written: it may be acknowledged, or be pending again.
+        discarding = (each for each in self.lanes.values() if each.discards and not each.open)
+        for lane in self._in_turn(discarding):
+            until = lane.row.discard_before
+            pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
+            # By when it was first due: what was asked for again since then is wanted.
+            pending = pending.filter(first_due_at__lte=until)
+            ended = self._end_some(pending, State.DISCARDED, "resumed", room)
+            lane.end_from = time.monotonic()
+            if ended == room:
+                break
+            room -= ended
+            if atomically(
+                self.using,
+                lambda pk=lane.id, until=until: Lane.objects.using(self.using).discarded(pk, until),  # type: ignore[misc]
+            ):
+                lane.row.discard_before = None
+            else:
+                lane.end_from += POLL  # somebody has locked it
 
     def _cancel_forbidden(self, lane: HeldLane) -> None:
         """End deliveries of types that the owner's scopes do not cover any more."""
@@ -218,13 +255,13 @@ class Holdings:
             )
             lane.forbidden = []
 
-    def _end_some(self, pending: Any, state: State, reason: str) -> bool:
-        """End a batch of pending deliveries; whether there may be more."""
-        ids = list(pending.order_by("pk").values_list("pk", flat=True)[:END_BATCH])
-        Delivery.objects.using(self.using).filter(pk__any=ids).settle(
-            state, now=self.clock.now(), reason=reason
-        )
-        return len(ids) == END_BATCH
+    def _end_some(self, pending: Any, state: State, reason: str, room: int) -> int:
+        """End up to ``room`` pending deliveries; how many were found."""
+        ids = list(pending.order_by("pk").values_list("pk", flat=True)[:room])
+        if ids:
+            # Under the same conditions still: one may have been asked for again meanwhile.
+            pending.filter(pk__any=ids).settle(state, now=self.clock.now(), reason=reason)
+        return len(ids)
 
     def freed(self, lanes: Collection[HeldLane]) -> None:
         for lane in lanes:

@@ -49,12 +49,14 @@ class Job:
     """One POST: who sends it, what, which try it is, when it was due and began (database time).
 
     requester, host: whose share it takes, whatever becomes of the subscription meanwhile.
+    url: where it went.
     """
 
     holder: UUID
     lane_id: str
     requester: str
     host: str
+    url: str
     delivery: DueDelivery
     number: int
     trigger: str
@@ -91,6 +93,8 @@ class HeldLane:
         #: Deliveries of types that the owner may not receive any more; they are cancelled.
         self.forbidden: list[str] = []
         self.taken = 0
+        #: When what is not to be sent may next be ended, in monotonic seconds.
+        self.end_from = 0.0
         self.in_flight = 0
         self._starts: dict[str, float] = {}
         #: In flight, or answered and not yet written.
@@ -115,7 +119,7 @@ class HeldLane:
         self._scopes = scopes
         self._visible: dict[str, bool] = {}
         self.active = subscription.status == Status.SUBSCRIBED and self.entitled
-        rate = subscription.rate_limit
+        rate = subscription.rate_limit or None  # 0 was written past ``clean``
         # A second's worth at a time, and then a rest: the row carries that to the next holder.
         self.allowance = math.inf if rate is None else max(1, rate // 60)
         self._rest_after = None if rate is None else timedelta(seconds=60 / rate * self.allowance)
@@ -175,6 +179,7 @@ class HeldLane:
             lane_id=self.id,
             requester=self.requester,
             host=self.host,
+            url=self.subscription.callback_url,
             delivery=delivery,
             number=number,
             trigger=trigger,
@@ -214,7 +219,7 @@ class HeldLane:
         keys = self.live_keys(job.started_at)
         return Request(
             lane=self.id,
-            url=self.subscription.callback_url,
+            url=job.url,
             headers=combined(
                 self.custom_headers,
                 format_.headers(
@@ -277,6 +282,11 @@ class HeldLane:
         """Whether a backlog is to be discarded before anything is sent."""
         return self.row.discard_before is not None and self.active
 
+    @property
+    def ends(self) -> bool:
+        """Whether what is pending is to be cancelled before the lane goes back."""
+        return self.subscription.status == Status.UNSUBSCRIBED
+
     def wants_more(self, low: int) -> bool:
         if self.leaving or self.read_out or self.discards:
             return False
@@ -285,17 +295,31 @@ class HeldLane:
     def position(self, limit: int) -> LanePosition:
         return LanePosition(self.id, limit, self.after)
 
+    def read_anew(self) -> None:
+        """What was read may not be sent any more: forget it, and read from the beginning."""
+        self.buffer.clear()
+        self.buffered_bytes = 0
+        self.forbidden = []
+        self.after = None
+        self.read_out = False
+
     def fill(self, deliveries: Sequence[DueDelivery], limit: int) -> None:
         """Take what was read from its position on."""
         self.read_out = len(deliveries) < limit
         if deliveries:
             self.after = (deliveries[-1].due_at, deliveries[-1].id)
         for each in deliveries:
-            if not self._may_be_sent(each.event_type):
-                self.forbidden.append(each.id)
-            elif each.id not in self.open:
+            if each.id in self.open:
+                continue  # it may be acknowledged already; that is written soon
+            if self._may_be_sent(each.event_type):
                 self.buffer.append(each)
+            else:
+                self.forbidden.append(each.id)
         self.buffered_bytes = sum(len(each.data) for each in self.buffer)
+
+    def changes_what_is_due(self, row: Lane, scopes: frozenset[str] | None) -> bool:
+        """Whether other deliveries are to be sent by the row, or by what its owner may see now."""
+        return row.discard_before != self.row.discard_before or scopes != self._scopes
 
     def _may_be_sent(self, event_type: str) -> bool:
         if event_type not in self._visible:
@@ -367,10 +391,12 @@ def reload(using: str, token: UUID, held: Sequence[HeldLane], now: datetime) -> 
     entitlements = Entitlements([row.subscription for row in changed])
     for row in changed:
         lane = by_id[row.pk]
+        scopes = entitlements.granted(row.subscription)
+        if lane.changes_what_is_due(row, scopes):
+            lane.read_anew()
         # A new URL or a resume begins without the old pause, and perhaps without the backlog.
         for column in (*PACING, "discard_before"):
             setattr(lane.row, column, getattr(row, column))
-        scopes = entitlements.granted(row.subscription)
         lane.take(row.subscription, secrets.get(row.pk, ()), row.control, now, scopes)
 
 

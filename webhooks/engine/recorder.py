@@ -64,6 +64,10 @@ def conclude(
     """Judge an answer and decide what follows for the delivery and, in memory, for its lane."""
     now = clock.now()
     outcome = judge(response, now)
+    # What another endpoint answers, which was left meanwhile, says nothing of this one.
+    moved = job.url != lane.subscription.callback_url
+    if moved and outcome.verdict is not Verdict.DELIVERED:
+        outcome = replace(outcome, verdict=Verdict.FAILED, retry_after=None)
     decision = decide(
         outcome,
         attempts=job.number - job.delivery.retries_from,
@@ -78,7 +82,8 @@ def conclude(
     if outcome.verdict is Verdict.DELIVERED:
         lane.succeeded(now)
     else:
-        lane.failed(now)
+        if not moved:
+            lane.failed(now)
         if outcome.verdict is Verdict.GONE:
             lane.leave()
         elif decision.due_at is not None and lane.subscription.ordered:
@@ -180,12 +185,14 @@ class Recorder:
             return failures
         pending = Delivery.objects.using(self._using).pending()
         rows = pending.filter(pk__any=[each.job.delivery.id for each in failures])
-        stored = {pk: row for pk, *row in rows.values_list("pk", "due_at", "retries_from")}
+        # Each way to ask leaves a trace in one of these.
+        columns = ("due_at", "retries_from", "trigger", "message_id")
+        stored = {pk: row for pk, *row in rows.values_list("pk", *columns)}
         return [
             each
             for each in failures
             if stored.get(each.job.delivery.id)
-            == [each.job.delivery.due_at, each.job.delivery.retries_from]
+            == [getattr(each.job.delivery, column) for column in columns]
         ]
 
     def _settle(self, results: Sequence[Result]) -> None:

@@ -141,7 +141,7 @@ def revive(using: str, lane: Lane, ids: Collection[str], *, trigger: str, now: d
     states = list(deliveries.order_by("pk").select_for_update().values_list("state", flat=True))
     # The pending ones first: those that are revived are pending after it.
     if State.PENDING in states:
-        deliveries.hasten(trigger=trigger, now=now)
+        deliveries.hasten(trigger=trigger, now=now, discard_before=lane.discard_before)
     if set(states) != {State.PENDING}:
         deliveries.revive(trigger=trigger, now=now)
     Lane.objects.using(using).expect([lane], now)

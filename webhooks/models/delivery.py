@@ -225,16 +225,25 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             **_schedule_anew(),
         )
 
-    def hasten(self, *, trigger: str, now: datetime) -> int:
+    def hasten(self, *, trigger: str, now: datetime, discard_before: datetime | None = None) -> int:
         """Make pending deliveries due now; how many there were. Else as :meth:`revive`.
 
         One that is due already keeps its time: the lane's holder may have read it, and would read
         it once more if it moved. The age limit stays: it has been tried since it was first due.
+
+        discard_before: the lane's; those of its backlog are wanted now, as if they were new.
         """
+        values: dict[str, Any] = {}
+        if discard_before is not None:
+            values["first_due_at"] = models.Case(
+                models.When(first_due_at__lte=discard_before, then=models.Value(now)),
+                default=models.F("first_due_at"),
+            )
         return self.pending().update(
             due_at=Least("due_at", now, output_field=models.DateTimeField()),
             trigger=trigger,
             **_schedule_anew(),
+            **values,
         )
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:

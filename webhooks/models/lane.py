@@ -101,6 +101,16 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         """Lock those of the lanes that ``token`` still holds, but for those locked by others."""
         return self.filter(token=token).lock_free(ids)
 
+    def discarded(self, pk: str, until: datetime) -> bool:
+        """Note that the backlog up to ``until`` is discarded; False where the lane is locked.
+
+        Call in a transaction. Where its owner wanted more discarded since then, that stays noted.
+        """
+        if not self.lock_free([pk]):
+            return False
+        self.filter(pk=pk, discard_before=until).update(discard_before=None)
+        return True
+
     def expect(self, locked: Iterable[Lane], due_at: datetime) -> None:
         """Tell locked lanes of a delivery that is due at ``due_at``.
 

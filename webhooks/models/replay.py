@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from webhooks.models.delivery import State
 from webhooks.models.event import Event
 from webhooks.models.fields import PrefixedIdField, first_id_of, new_replay_id
-from webhooks.models.subscription import Subscription
+from webhooks.models.subscription import OPERATIONAL, Subscription
 
 #: In place of a delivery's state: there is none for the event.
 MISSING: Final = "missing"
@@ -101,8 +101,8 @@ def _matching(patterns: Any) -> Q:
     found = Q(pk__in=())
     for pattern in patterns if isinstance(patterns, list) else ():
         if pattern == "*":
-            return Q()
-        if isinstance(pattern, str) and pattern.endswith(".*"):
+            found |= ~Q(type__startswith=OPERATIONAL)
+        elif isinstance(pattern, str) and pattern.endswith(".*"):
             found |= Q(type__startswith=pattern[:-1])
         found |= Q(type=pattern)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
+from zoneinfo import available_timezones
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
@@ -16,7 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from oauth2_provider.settings import oauth2_settings
 
 from webhooks import catalog
-from webhooks.access import Client, granted
+from webhooks.access import Client, granted, sees
 from webhooks.exceptions import BlockedAddress
 from webhooks.headers import clean_headers
 from webhooks.models.fields import (
@@ -278,17 +279,41 @@ class Subscription(models.Model):
     def covers(self, event_type: str) -> bool:
         return matches(self.event_types, event_type)
 
+    def hidden_from(self, scopes: Collection[str], patterns: list[str] | None = None) -> list[str]:
+        """The event types that it receives, and that these scopes do not see.
+
+        patterns: others than its own, which it is to be given.
+        """
+        asked = self.event_types if patterns is None else patterns
+        return [
+            entry.name
+            for entry in catalog.visible(granted(self))
+            if matches(asked, entry.name) and not sees(scopes, entry)
+        ]
+
     def clean(self) -> None:
         """Refuse what cannot be sent to, matched, or acted upon."""
+        self.judge({field.name for field in self._meta.concrete_fields})
+
+    def judge(self, names: Collection[str]) -> None:
+        """:meth:`clean`, of these fields alone. Raises ValidationError.
+
+        What was good when it was written need not be so for ever, and must not stand in the way of
+        changing something else.
+        """
         errors: dict[str, Any] = {}
-        try:
-            check_url(self.callback_url)
-        except BlockedAddress as error:
-            errors["callback_url"] = str(error)
-        try:
-            catalog.check_patterns(self.event_types, granted(self))
-        except ValueError as error:
-            errors["event_types"] = str(error)
+        if "callback_url" in names:
+            try:
+                check_url(self.callback_url)
+            except BlockedAddress as error:
+                errors["callback_url"] = str(error)
+        if "event_types" in names:
+            try:
+                catalog.check_patterns(self.event_types, granted(self))
+            except ValueError as error:
+                errors["event_types"] = str(error)
+        if "time_zone" in names and self.time_zone not in available_timezones():
+            errors["time_zone"] = _("It is no time zone of the IANA database, e.g. Asia/Singapore.")
         schedule = self.retry_schedule
         if schedule is not None and not is_schedule(schedule):
             errors["retry_schedule"] = _(
@@ -296,9 +321,10 @@ class Subscription(models.Model):
             )
         for name, accepted in ACTED_UPON.items():
             value = getattr(self, name)
-            if value not in accepted:
+            if name in names and value not in accepted:
                 errors[name] = _("%(value)r is not available in this release.") % {"value": value}
-        errors.update(clean_headers(self))
+        if {"headers", "basic_auth"} & set(names):
+            errors.update(clean_headers(self))
         if errors:
             raise ValidationError(errors)
 

@@ -29,7 +29,7 @@ class DeliverySerializer(serializers.Serializer[Any]):
     reason = Text(help_text="Why it ended as it did.")
     remedy = serializers.SerializerMethodField(help_text="What to do about the reason.")
     attempts = Integer(help_text="How many there were.")
-    due_at = serializers.SerializerMethodField(help_text="The next try; null once it has ended.")
+    due_at = Moment(allow_null=True, help_text="The next try; null once it has ended.")
     first_due_at = Moment()
     created_at = Moment()
     settled_at = Moment(allow_null=True, help_text="When it ended.")
@@ -37,10 +37,10 @@ class DeliverySerializer(serializers.Serializer[Any]):
     def get_remedy(self, delivery: Delivery) -> str:
         return remedies.remedy(delivery.reason).fix
 
-    def get_due_at(self, delivery: Delivery) -> str | None:
-        pending = delivery.state == State.PENDING
-        shown: str | None = Moment().to_representation(delivery.due_at) if pending else None
-        return shown
+    def to_representation(self, delivery: Delivery) -> dict[str, Any]:
+        shown = super().to_representation(delivery)
+        # The column keeps the last try's time.
+        return shown if delivery.state == State.PENDING else {**shown, "due_at": None}
 
 
 class DeliveryQuery(TimedQuery):

@@ -19,6 +19,9 @@ from webhooks.api.ids import is_id
 #: What stands in the place of what is never shown again.
 MASK = "********"
 
+#: From here on, a time cannot be shown in every time zone.
+_LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+
 
 class Text(serializers.CharField):
     """A text, as it is: nothing is trimmed."""
@@ -104,12 +107,14 @@ class Moment(serializers.DateTimeField):
     def to_internal_value(self, value: Any) -> datetime:
         try:
             found = _moment(value)
+            if found is not None and timezone.is_aware(found):
+                found = found.astimezone(UTC)
         except (ValueError, OverflowError, OSError):
             found = None
         # Ids are times as well, and begin in 1970.
-        if found is None or timezone.is_naive(found) or found.timestamp() < 0:
+        if found is None or timezone.is_naive(found) or found.timestamp() < 0 or found >= _LATEST:
             self.fail("malformed")
-        return found.astimezone(UTC)
+        return found
 
     def to_representation(self, value: Any) -> Any:
         if value is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
 from webhooks.api.serializers.fields import (
@@ -51,6 +53,10 @@ RESET: Final = (
 
 MAX_POSITIVE: Final = 2_147_483_647
 
+#: Of metadata: bytes of JSON text, and what every number in it stays below.
+MAX_METADATA: Final = 4096
+MAX_NUMBER: Final = 10**15
+
 
 class Headers(JsonObject):
     """Names and values; the values are shown masked, and a mask is no value."""
@@ -70,6 +76,33 @@ class Headers(JsonObject):
             return dict.fromkeys(open_headers(value), MASK)
         except SecretUnreadable:
             return {}
+
+
+class Metadata(JsonObject):
+    """An object of the client's own, small enough to be repeated in every answer."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        metadata = super().to_internal_value(data)
+        text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
+        if len(text.encode()) > MAX_METADATA:
+            raise serializers.ValidationError(
+                _("This is more than %(limit)d bytes of JSON. Keep it on your side, under the id.")
+                % {"limit": MAX_METADATA}
+            )
+        # A database may write 1e308 as 309 digits.
+        if not _small_numbers(metadata):
+            raise serializers.ValidationError(
+                _("Numbers must lie between -10^15 and 10^15. Send a larger one as text.")
+            )
+        return metadata
+
+
+def _small_numbers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_small_numbers, value.values()))
+    if isinstance(value, list):
+        return all(map(_small_numbers, value))
+    return not isinstance(value, int | float) or abs(value) < MAX_NUMBER
 
 
 class BasicAuth(Text):
@@ -137,7 +170,13 @@ class Options(StrictSerializer):
     )
     contact_email = serializers.EmailField(required=False, allow_blank=True, max_length=254)
     description = Text(required=False, allow_blank=True, max_length=255)
-    metadata = JsonObject(required=False, help_text="Yours: kept and shown, not looked at.")
+    metadata = Metadata(
+        required=False,
+        help_text=(
+            "Yours: kept and shown, not acted upon. At most 4 KiB of JSON; numbers between -10^15 "
+            "and 10^15."
+        ),
+    )
     id = Id("sub", read_only=True)
     status_reason = Text(read_only=True)
     status_since = Moment(read_only=True)
@@ -179,7 +218,16 @@ def _plain_names(data: Mapping[str, Any]) -> dict[str, Any]:
 class NewSubscription(Options):
     """The body of a create."""
 
-    status = Choice(choices=[Status.SUBSCRIBED, Status.SUSPENDED], required=False)
+    status = Choice(
+        choices=[Status.SUBSCRIBED, Status.SUSPENDED],
+        required=False,
+        error_messages={
+            "invalid_choice": gettext_lazy(
+                "A new subscription is “subscribed” or “suspended”, not “{input}”. Send one of "
+                "the two, or leave it out; to end a subscription, DELETE it by its id."
+            )
+        },
+    )
     secret = Text(
         required=False,
         max_length=128,

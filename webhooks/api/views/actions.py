@@ -8,7 +8,7 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from webhooks import health, lifecycle, probing
+from webhooks import entitlement, health, lifecycle, probing
 from webhooks.api.operations import operation
 from webhooks.api.serializers.actions import (
     ResumeBody,
@@ -55,7 +55,11 @@ class ResumeView(APIView):
     def post(self, request: Request, id: str) -> Response:
         """Send again. What has waited is delivered, or discarded."""
         subscription = self.subscription(id)
-        lifecycle.resume(subscription, actor=self.client.requester, **self.body())
+        client = self.client
+        lifecycle.resume(
+            subscription, actor=client.requester, scopes=client.scopes, **self.body()
+        )
+        entitlement.confirm_grant(request.auth)
         return self.answer(self.subscription(id))
 
 
@@ -68,7 +72,7 @@ class RotateSecretView(APIView):
 
         The old ones sign beside it until the overlap has passed; at most three are live.
         """
-        subscription = self.subscription(id)
+        subscription = self.changeable(id)
         asked = self.body()
         secret = lifecycle.rotate_secret(
             subscription,

@@ -7,17 +7,19 @@ its ``@operation``.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from django.db import connections, models, transaction
+from django.utils.translation import gettext as _
 from rest_framework import views
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import catalog
-from webhooks.access import Client
+from webhooks.access import Client, sees
 from webhooks.api import problems
 from webhooks.api.authentication import BearerAuthentication, StaffSessionAuthentication
 from webhooks.api.ids import is_id
@@ -104,18 +106,25 @@ class APIView(views.APIView):
         return Subscription.objects.using(self.using).owned_by(self.client)
 
     @property
+    def hidden_types(self) -> list[str]:
+        """Names of the event types that the client's scopes do not show.
+
+        A type that is registered no longer is not among them: nobody knows which scope it needed.
+        """
+        scopes = self.client.scopes
+        return [entry.name for entry in catalog.all_types() if not sees(scopes, entry)]
+
+    @property
     def deliveries(self) -> Any:
         """The deliveries that the client may see, without what they carry."""
         return self.visible_deliveries.filter(subscription__in=self.subscriptions)
 
     @property
     def visible_deliveries(self) -> Any:
-        """Deliveries of the types that the scopes show, whosever: take your own from them."""
+        """Deliveries of no type that is hidden, whosever: take your own from them."""
         rows = Delivery.objects.using(self.using).select_related("event").defer("event__data")
-        shown = [entry.name for entry in catalog.visible(self.client.scopes)]
-        if len(shown) == len(list(catalog.all_types())):
-            return rows  # all of them: a list is not joined with the events for nothing
-        return rows.filter(event__type__in=shown)
+        # Where nothing is hidden, a list is not joined with the events for nothing.
+        return rows.exclude(event__type__in=hidden) if (hidden := self.hidden_types) else rows
 
     def one(self, rows: models.QuerySet[Row], prefix: str, id: str) -> Row:
         """The row of this id. Raises NotFound, the same for foreign, unknown and malformed ids."""
@@ -127,6 +136,22 @@ class APIView(views.APIView):
     def subscription(self, id: str) -> Subscription:
         """The client's subscription of this id. Raises NotFound."""
         found: Subscription = self.one(self.subscriptions, "sub", id)
+        return found
+
+    def changeable(self, id: str, patterns: list[str] | None = None) -> Subscription:
+        """:meth:`subscription`, for what may send to it what it receives: to another URL, say.
+
+        patterns: those that it is to be given. Raises PermissionDenied for a token that does not
+        see all of that itself.
+        """
+        found = self.subscription(id)
+        if found.hidden_from(self.client.scopes, patterns):
+            raise PermissionDenied(
+                _(
+                    "The subscription receives event types that the access token has no scope for. "
+                    "Ask for a token that has all scopes of the subscription."
+                )
+            )
         return found
 
     # What is answered
@@ -156,6 +181,17 @@ class APIView(views.APIView):
 
     # What REST framework calls
 
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the handler with what it takes of the path.
+
+        A mount below ``<slug:tenant>/`` hands on more, which stays in ``request.resolver_match``.
+        """
+        name = request.method.lower()
+        handler = getattr(self, name, None) if name in self.http_method_names else None
+        known = inspect.signature(handler).parameters if handler else {}
+        taken = {name: value for name, value in kwargs.items() if name in known}
+        return super().dispatch(request, **taken)
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if (declared := self.operation) is not None:
@@ -172,12 +208,14 @@ class APIView(views.APIView):
         return problems.handle
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(response, Response) and response.exception:
+        failed = isinstance(response, Response) and response.exception
+        if failed:
             # Problems are JSON, whatever else the view can render.
             request.accepted_renderer = JSONRenderer()  # type: ignore[assignment]
             request.accepted_media_type = problems.MEDIA_TYPE
         done = super().finalize_response(request, response, *args, **kwargs)
         declared = operation_of(self, request.method or "")
-        secret = declared is not None and declared.secret
-        done.headers.setdefault("Cache-Control", "no-store" if secret else "private, no-cache")
+        # Errors are alike, whatever a success would have shown.
+        unkept = failed or (declared is not None and declared.secret)
+        done.headers.setdefault("Cache-Control", "no-store" if unkept else "private, no-cache")
         return done

@@ -1,7 +1,7 @@
 """Events: look one up to verify what came, or read the feed of what was missed.
 
-A client sees those that are addressed to its requester or to everyone, of types that its scopes
-show.
+A client sees those that are addressed to its requester or to everyone, but for the types that its
+scopes hide.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from webhooks import catalog
 from webhooks.api.operations import operation
 from webhooks.api.pagination import Cursor, Source, beyond
 from webhooks.api.serializers.events import EventDetail, EventQuery, EventSerializer
@@ -31,8 +30,7 @@ MAX_SEQ = 2**63 - 1
 class _Visible(APIView):
     @property
     def events(self) -> Any:
-        types = [entry.name for entry in catalog.visible(self.client.scopes)]
-        return Event.objects.using(self.using).filter(type__in=types)
+        return Event.objects.using(self.using).exclude(type__in=self.hidden_types)
 
     @property
     def own(self) -> Any:

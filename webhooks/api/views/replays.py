@@ -43,7 +43,7 @@ class ReplayView(APIView):
         Each comes under the webhook-id that it had, since it is the same message. With `dry_run`
         the answer is the count, and nothing is sent.
         """
-        subscription = self.subscription(id)
+        subscription = self.changeable(id)
         asked = self.body()
         wanted = self._wanted(asked)
         if asked["dry_run"]:

@@ -39,7 +39,10 @@ def _status() -> dict[str, Any]:
         return health.of_service().as_dict()
     if kept is None:
         kept = health.of_service().as_dict()
-        cache.set(KEY, kept, FRESH)
+        try:
+            cache.set(KEY, kept, FRESH)
+        except Exception:  # one that can be read may still be full, or a replica
+            logger.warning("The cache keeps nothing: the state is read each time.", exc_info=True)
     return kept
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Prefetch
-from django.urls import reverse
+from django.utils.encoding import escape_uri_path
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from webhooks import catalog, lifecycle
+from webhooks import catalog, entitlement, lifecycle
 from webhooks.api.ids import is_id
 from webhooks.api.operations import operation
 from webhooks.api.pagination import keyset
@@ -66,9 +66,10 @@ class SubscriptionsView(APIView):
             actor=client.requester,
             **asked,
         )
+        entitlement.confirm_grant(request.auth)
         response = self.answer(subscription, secret=secret)
-        namespace = request.resolver_match.namespace if request.resolver_match else "webhooks"
-        where = reverse(f"{namespace}:subscription", args=[subscription.pk])
+        # Each lies right below the list, wherever the host has mounted it.
+        where = f"{escape_uri_path(request.path)}{subscription.pk}/"
         response.headers["Location"] = request.build_absolute_uri(where)
         return response
 
@@ -112,12 +113,12 @@ class SubscriptionView(APIView):
         Those that are left out become what they are for a new subscription, headers and basic_auth
         included; `status` and `handshake` stay.
         """
-        return self._change(self.subscription(id))
+        return self._change(id)
 
     @operation(answer=SubscriptionSerializer, body=PatchedSubscription, problems=(409,))
     def patch(self, request: Request, id: str) -> Response:
         """Change some options of a subscription, or its status."""
-        return self._change(self.subscription(id))
+        return self._change(id)
 
     @operation(status=204)
     def delete(self, request: Request, id: str) -> Response:
@@ -126,13 +127,24 @@ class SubscriptionView(APIView):
         move(subscription, Status.UNSUBSCRIBED, actor=self.client.requester)
         return Response(status=204)
 
-    def _change(self, subscription: Subscription) -> Response:
+    def _change(self, id: str) -> Response:
+        subscription = self.subscription(id)
         changes = self.body()
         changes.pop("requester", None)
         status = changes.pop("status", None)
+        if changes:
+            self.changeable(id)
+        if "event_types" in changes:
+            self.changeable(id, changes["event_types"])
         lifecycle.update_and_move(
-            subscription, status, reason="client", actor=self.client.requester, **changes
+            subscription,
+            status,
+            reason="client",
+            actor=self.client.requester,
+            scopes=self.client.scopes,
+            **changes,
         )
+        entitlement.confirm_grant(self.request.auth)
         return self.answer(self.subscription(subscription.pk))
 
 
