@@ -56,9 +56,7 @@ class ResumeView(APIView):
         """Send again. What has waited is delivered, or discarded."""
         subscription = self.subscription(id)
         client = self.client
-        lifecycle.resume(
-            subscription, actor=client.requester, scopes=client.scopes, **self.body()
-        )
+        lifecycle.resume(subscription, actor=client.requester, scopes=client.scopes, **self.body())
         entitlement.confirm_grant(request.auth)
         return self.answer(self.subscription(id))
 
