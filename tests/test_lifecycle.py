@@ -6,12 +6,13 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from webhooks import lifecycle
@@ -489,3 +490,26 @@ def test_a_secret_of_the_clients_own_is_rotated_to() -> None:
     mine = generate_secret()
     assert lifecycle.rotate_secret(subscription, secret=mine) == mine
     assert live(subscription) == [mine, old]
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_the_first_ones_that_are_made_at_once_stay_within_the_limit(settings: Any) -> None:
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "MAX_SUBSCRIPTIONS": 2}
+    together = threading.Barrier(6)
+
+    def make() -> bool:
+        together.wait(10)
+        try:
+            lifecycle.subscribe(
+                requester="app:new", callback_url="http://127.0.0.1:9/in", event_types=["order.*"]
+            )
+        except ValidationError:
+            return False
+        finally:
+            connections.close_all()
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        made = [pool.submit(make) for _ in range(6)]
+        assert [each.result() for each in made].count(True) == 2

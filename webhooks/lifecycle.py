@@ -392,18 +392,9 @@ def tell_holder(lane: Lane, using: str, *, at_once: bool = False) -> None:
 
 
 def _lock_lane(subscription: Subscription, using: str) -> Lane:
-    """The subscription's lane, locked; made first where somebody wrote the subscription past us.
-
-    Raises Subscription.DoesNotExist when it was deleted.
-    """
-    lanes = Lane.objects.using(using)
-    if locked := lanes.lock([subscription.pk]):
-        return locked[0]
-    stored = Subscription.objects.using(using).get(pk=subscription.pk)
-    lanes.bulk_create(
-        [Lane(subscription=stored, held=stored.status in ON_HOLD)], ignore_conflicts=True
-    )
-    [lane] = lanes.lock([subscription.pk])
+    """The subscription's lane, locked. Raises Subscription.DoesNotExist when it was deleted."""
+    lane = Lane.objects.using(using).lock_one(subscription.pk)
+    assert lane is not None, "it waits for its lock"
     return lane
 
 

@@ -20,12 +20,12 @@ from django.utils.translation import gettext as _
 from webhooks import access, catalog
 from webhooks.clock import db_now
 from webhooks.conf import settings
-from webhooks.engine.replays import lock_lane, revive, select
+from webhooks.engine.replays import revive, select
 from webhooks.engine.transactions import atomically
 from webhooks.engine.wake import wake
 from webhooks.exceptions import CatalogError, NotDeliverable
 from webhooks.formats import get_format
-from webhooks.models import Delivery, DeliveryAttempt, Message, Replay, Subscription
+from webhooks.models import Delivery, DeliveryAttempt, Lane, Message, Replay, Subscription
 from webhooks.models.replay import NOT_RECEIVED, REPLAYABLE, Selection
 from webhooks.models.subscription import Status
 
@@ -98,7 +98,7 @@ def redeliver(delivery: Delivery, *, actor: str = "", new_id: bool = False) -> D
 
     def work() -> None:
         try:
-            lane = lock_lane(using, delivery.subscription_id, wait=True)
+            lane = Lane.objects.using(using).lock_one(delivery.subscription_id)
             subscription = Subscription.objects.using(using).get(pk=delivery.subscription_id)
         except Subscription.DoesNotExist:
             lane = None

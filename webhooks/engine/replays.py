@@ -23,7 +23,7 @@ from webhooks.models import Delivery, DeliveryAttempt, Lane, Replay, Subscriptio
 from webhooks.models.delivery import State
 from webhooks.models.fields import new_delivery_id
 from webhooks.models.replay import Selection
-from webhooks.models.subscription import ON_HOLD, Status
+from webhooks.models.subscription import Status
 
 logger = logging.getLogger("webhooks")
 
@@ -68,7 +68,7 @@ def _advance(using: str, pk: str, limit: int) -> bool:
     replay = Replay.objects.using(using).lock_free(pk)
     if replay is None:
         return False
-    lane = lock_lane(using, replay.subscription_id, wait=False)
+    lane = Lane.objects.using(using).lock_one(replay.subscription_id, wait=False)
     if lane is None:
         return False
     now = db_now(using)
@@ -145,23 +145,6 @@ def revive(using: str, lane: Lane, ids: Collection[str], *, trigger: str, now: d
     if set(states) != {State.PENDING}:
         deliveries.revive(trigger=trigger, now=now)
     Lane.objects.using(using).expect([lane], now)
-
-
-def lock_lane(using: str, subscription_id: str, *, wait: bool) -> Lane | None:
-    """The subscription's lane, locked; None when others have it and one does not want to wait.
-
-    It is made where somebody wrote the subscription past ``subscribe()``. Raises
-    Subscription.DoesNotExist when that was deleted.
-    """
-    lanes = Lane.objects.using(using)
-    lock = lanes.lock if wait else lanes.lock_free
-    locked = lock([subscription_id])
-    if not locked and not lanes.filter(pk=subscription_id).exists():
-        stored = Subscription.objects.using(using).get(pk=subscription_id)
-        made = Lane(subscription=stored, held=stored.status in ON_HOLD)
-        lanes.bulk_create([made], ignore_conflicts=True)
-        locked = lock([subscription_id])
-    return locked[0] if locked else None
 
 
 def _add(using: str, lane: Lane, events: Collection[str], *, trigger: str, now: datetime) -> None:

@@ -60,6 +60,21 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         """
         return list(self.filter(pk__any=ids).order_by("pk").select_for_update(skip_locked=True))
 
+    def lock_one(self, subscription_id: str, *, wait: bool = True) -> Lane | None:
+        """One subscription's lane, locked; None where others have it and one does not wait.
+
+        It is made where somebody wrote the subscription past ``subscribe()``. Raises
+        Subscription.DoesNotExist when that was deleted.
+        """
+        lock = self.lock if wait else self.lock_free
+        locked = lock([subscription_id])
+        if not locked and not self.filter(pk=subscription_id).exists():
+            stored = Subscription.objects.using(self.db).get(pk=subscription_id)
+            made = Lane(subscription=stored, held=stored.status in ON_HOLD)
+            self.bulk_create([made], ignore_conflicts=True)
+            locked = lock([subscription_id])
+        return locked[0] if locked else None
+
     def claim(
         self, token: uuid.UUID, *, lease: timedelta, limit: int, faster_than: float | None = None
     ) -> list[Lane]:
