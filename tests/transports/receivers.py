@@ -40,6 +40,8 @@ class Receiver:
         *,
         tls: ssl.SSLContext | None = None,
         greet: Callable[[socket.socket], None] | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         """greet: called with each raw connection in place of everything else."""
         self.behaviour = behaviour
@@ -48,14 +50,17 @@ class Receiver:
         self.requests: list[Received] = []
         self.connections = 0
         self.closed = 0
+        #: TLS sessions that were resumed rather than begun.
+        self.resumed = 0
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server((host, port), backlog=128)
+        self.host = host
         self.port = self._listener.getsockname()[1]
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/hook"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}/hook"
 
     def __enter__(self) -> Receiver:
         self._spawn(self._accept)
@@ -93,6 +98,7 @@ class Receiver:
             if self.tls is not None:
                 with self.tls.wrap_socket(sock, server_side=True) as wrapped:
                     self._sockets.append(wrapped)
+                    self.resumed += bool(wrapped.session_reused)
                     self._talk(wrapped, number)
             else:
                 self._talk(sock, number)
@@ -116,6 +122,12 @@ class Receiver:
             headers[name.lower()] = value.strip()
         body = stream.read(int(headers["content-length"]))
         return Received(number, line, headers, body)
+
+
+def listens(sock: socket.socket) -> None:
+    """A greeting: none. What comes is read until the sender hangs up."""
+    while sock.recv(65536):
+        pass
 
 
 def answers(raw: bytes, *, then_close: bool = False) -> Behaviour:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transports.zone import POLICY, PUBLIC, Resolver
-from webhooks.transports import addresses
+from webhooks.transports import addresses, lookups
 from webhooks.transports.addresses import BlockedAddress, is_public, resolve
 
 
@@ -152,6 +153,69 @@ class TestIsPublic:
         assert not (special and is_public(ip))
 
 
+#: https://www.iana.org/assignments/iana-ipv4-special-registry, written down anew ...
+IANA_V4 = [
+    *("0.0.0.0/8", "0.0.0.0/32", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+    *("172.16.0.0/12", "192.0.0.0/24", "192.0.0.0/29", "192.0.0.8/32", "192.0.0.9/32"),
+    *("192.0.0.10/32", "192.0.0.170/32", "192.0.0.171/32", "192.0.2.0/24", "192.31.196.0/24"),
+    *("192.52.193.0/24", "192.88.99.0/24", "192.88.99.2/32", "192.168.0.0/16", "192.175.48.0/24"),
+    *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4", "255.255.255.255/32"),
+]
+#: ... and what hostile networks have beside it: multicast, and a cloud's own public address.
+OTHER_V4 = ["224.0.0.0/4", "168.63.129.16/32"]
+#: https://www.iana.org/assignments/iana-ipv6-special-registry
+IANA_V6 = [
+    *("::1/128", "::/128", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64"),
+    *("100:0:0:1::/64", "2001::/23", "2001::/32", "2001:1::1/128", "2001:1::2/128"),
+    *("2001:1::3/128", "2001:2::/48", "2001:3::/32", "2001:4:112::/48", "2001:10::/28"),
+    *("2001:20::/28", "2001:30::/28", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48"),
+    *("3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10"),
+]
+#: Everything outside 2000::/3, and the five ranges that are carved out of it.
+REFUSED_V6 = [
+    *("::/3", "4000::/2", "8000::/1"),
+    *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
+]
+
+
+class TestTheTable:
+    def test_ipv4_is_the_registry_and_two_ranges_more(self) -> None:
+        wanted = map(IPv4Network, IANA_V4 + OTHER_V4)
+        assert list(collapse_addresses(addresses.NOT_PUBLIC_V4)) == list(collapse_addresses(wanted))
+
+    def test_ipv6_is_the_one_block_less_five_ranges(self) -> None:
+        assert IPv6Network("2000::/3") == addresses.PUBLIC_V6
+        assert {str(network) for network in addresses.NOT_PUBLIC_V6} == set(REFUSED_V6[3:])
+
+    @pytest.mark.parametrize("text", IANA_V4 + OTHER_V4)
+    def test_the_edges_of_each_ipv4_range(self, text: str) -> None:
+        network = IPv4Network(text)
+        refused = [IPv4Network(each) for each in IANA_V4 + OTHER_V4]
+        assert not is_public(network[0])
+        assert not is_public(network[-1])
+        assert not is_public(f"::ffff:{network[0]}")
+        for number in (int(network[0]) - 1, int(network[-1]) + 1):
+            if 0 <= number < 2**32:
+                beside = IPv4Address(number)
+                assert is_public(beside) is not any(beside in each for each in refused)
+
+    @pytest.mark.parametrize("text", IANA_V6 + REFUSED_V6)
+    def test_the_edges_of_each_ipv6_range(self, text: str) -> None:
+        network = IPv6Network(text)
+        refused = [IPv6Network(each) for each in REFUSED_V6]
+        if text != "::ffff:0:0/96":  # judged as IPv4
+            assert not is_public(network[0])
+            assert not is_public(network[-1])
+        for number in (int(network[0]) - 1, int(network[-1]) + 1):
+            if 0 <= number < 2**128:
+                beside = IPv6Address(number)
+                assert is_public(beside) is not any(beside in each for each in refused)
+
+    @pytest.mark.parametrize("text", ["1.1.1.1", "2000::", "3fff:1000::", "3ffe:ffff::", "2003::"])
+    def test_what_lies_beside_them_is_public(self, text: str) -> None:
+        assert is_public(text)
+
+
 class TestResolve:
     def test_it_looks_up_once_and_keeps_the_order(self, resolver: Resolver) -> None:
         answers = resolve("dual.example.com", 443, 1)
@@ -167,10 +231,21 @@ class TestResolve:
         with pytest.raises(BlockedAddress):
             resolve("mixed.example.com", 443, 1)
 
-    @pytest.mark.parametrize("host", ["nowhere.example.com", "a" * 64])
-    def test_a_host_without_address_is_a_failed_lookup(self, host: str) -> None:
+    def test_a_host_without_address_is_a_failed_lookup(self) -> None:
         with pytest.raises(socket.gaierror):
+            resolve("nowhere.example.com", 443, 1)
+
+    @pytest.mark.parametrize("host", ["intranet", "nowhere.local", "printer.local", "a" * 64])
+    def test_a_private_name_is_looked_up_only_where_an_answer_could_do(
+        self, resolver: Resolver, host: str
+    ) -> None:
+        with pytest.raises(BlockedAddress):
             resolve(host, 443, 1)
+        assert resolver.asked == []
+        with override_settings(WEBHOOKS=POLICY | {"ALLOWED_NETWORKS": ["127.0.0.0/8"]}):
+            with contextlib.suppress(BlockedAddress, socket.gaierror):
+                resolve(host, 443, 1)
+            assert resolver.asked == [host]
 
     def test_a_name_that_python_cannot_encode_is_a_failed_lookup(
         self, monkeypatch: pytest.MonkeyPatch
@@ -200,10 +275,15 @@ class TestResolve:
             return [Resolver.answer(PUBLIC, 443)]
 
         monkeypatch.setattr(socket, "getaddrinfo", hang)
-        for number in range(addresses.MAX_LOOKUPS + 3):
+        for number in range(lookups.MAX_LOOKUPS):
             with pytest.raises(TimeoutError):
                 resolve(f"h{number}.example.com", 443, 0.01)
-        assert len(asked) == addresses.MAX_LOOKUPS
+        for _ in range(3):  # it is not this host that is slow
+            with pytest.raises(lookups.TooManyLookups):
+                resolve("good.example.com", 443, 0.01)
+        with pytest.raises(addresses.BlockedAddress):
+            addresses.check_url("https://good.example.com/")
+        assert len(asked) == lookups.MAX_LOOKUPS
         release.set()
         assert resolve("again.example.com", 443, 5)  # and they are given back
 
@@ -212,11 +292,11 @@ class TestResolve:
 import os, socket, sys, threading, django
 from django.conf import settings
 settings.configure(WEBHOOKS={}); django.setup()
-from webhooks.transports import addresses
+from webhooks.transports import addresses, lookups
 block = threading.Event()
 answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("1.1.1.1", 443))]
 socket.getaddrinfo = lambda *a, **k: block.wait(30) and answer
-for n in range(addresses.MAX_LOOKUPS):
+for n in range(lookups.MAX_LOOKUPS):
     try:
         addresses.resolve("a.example.com", 443, 0.001)
     except TimeoutError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,12 +13,10 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.transports.zone import POLICY, Resolver
+from tests.transports.zone import POLICY, Resolver, Row, each_row, rows
 from webhooks import exceptions
 from webhooks.transports import addresses
 from webhooks.transports.addresses import BlockedAddress, check_url, is_public
-
-TABLE = Path(__file__).with_name("callback_urls.tsv")
 
 
 @pytest.fixture(autouse=True)
@@ -35,19 +32,6 @@ def policy() -> Iterator[None]:
         yield
 
 
-def rows() -> list[Any]:
-    cases = []
-    for line in TABLE.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") or not line:
-            continue
-        url, verdict, why = line.split("\t")
-        if why.startswith("["):
-            for escape, character in (("\\t", "\t"), ("\\r", "\r"), ("\\n", "\n"), ("\\0", "\0")):
-                url = url.replace(escape, character)
-        cases.append(pytest.param(url, verdict, id=f"{verdict}-{why}"))
-    return cases
-
-
 def verdict_of(url: str, **kwargs: Any) -> str:
     try:
         check_url(url, **kwargs)
@@ -57,14 +41,14 @@ def verdict_of(url: str, **kwargs: Any) -> str:
 
 
 class TestTheTableOfCallbackURLs:
-    @pytest.mark.parametrize(("url", "verdict"), rows())
-    def test_every_row_gets_its_verdict(self, url: str, verdict: str) -> None:
-        assert verdict_of(url) == verdict
+    @each_row()
+    def test_every_row_gets_its_verdict(self, row: Row) -> None:
+        assert verdict_of(row.url) == ("accept" if row.accept else "reject")
 
     def test_it_has_rows_of_both_kinds(self) -> None:
-        verdicts = [row.values[1] for row in rows()]
-        assert verdicts.count("accept") >= 9
-        assert verdicts.count("reject") >= 40
+        verdicts = [row.accept for row in rows()]
+        assert verdicts.count(True) >= 9
+        assert verdicts.count(False) >= 40
 
 
 class TestWhichURLsAreRefused:
@@ -152,6 +136,31 @@ class TestWhichURLsAreRefused:
         with override_settings(WEBHOOKS=POLICY | {"DENIED_HOSTS": ["Hooks.Example.com."]}):
             assert verdict_of("https://hooks.example.com/", resolve=False) == "reject"
             assert verdict_of("https://x.hooks.example.com/", resolve=False) == "accept"
+
+    @pytest.mark.parametrize(
+        ("entry", "refused", "passes"),
+        [
+            (".example.com", ["hooks.example.com", "a.b.c.d.e.example.com"], "xn--80ak6aa92e.com"),
+            (".hooks.example.com", ["hooks.example.com"], "v6.example.com"),
+            ("93.184.216.34", ["93.184.216.34", "hooks.example.com"], "v6.example.com"),
+            ("93.184.216.34", ["[::ffff:93.184.216.34]", "[::ffff:5db8:d822]"], "v6.example.com"),
+            ("[2606:4700:0:0::1111]", ["[2606:4700::1111]", "dual.example.com"], "1.1.1.1"),
+            ("2606:4700::1111", ["[2606:4700:0::1111]", "v6.example.com"], "hooks.example.com"),
+        ],
+    )
+    def test_a_domain_or_an_address_may_be_denied_however_it_is_written(
+        self, entry: str, refused: list[str], passes: str
+    ) -> None:
+        with override_settings(WEBHOOKS=POLICY | {"DENIED_HOSTS": [entry]}):
+            assert [verdict_of(f"https://{host}/") for host in refused] == ["reject"] * len(refused)
+            assert verdict_of(f"https://{passes}/") == "accept"
+
+    def test_what_is_denied_is_denied_in_the_operators_networks_too(self) -> None:
+        allowed = {"ALLOWED_NETWORKS": ["127.0.0.0/8"], "DENIED_HOSTS": ["127.0.0.1"]}
+        with override_settings(WEBHOOKS=POLICY | allowed):
+            assert verdict_of("http://127.0.0.2/") == "accept"
+            assert verdict_of("http://127.0.0.1/") == "reject"
+            assert verdict_of("http://localhost/") == "reject"
 
     def test_a_change_of_the_settings_counts_at_once(self) -> None:
         check_url("https://hooks.example.com:8443/")

@@ -11,12 +11,8 @@ What may be dialled beyond the public internet is the operator's decision alone,
 
 from __future__ import annotations
 
-import os
-import queue
 import re
 import socket
-import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,13 +24,14 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import Any, Final
+from typing import Final
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-from webhooks.conf import settings
+from webhooks.conf import DEFAULTS, settings
 from webhooks.exceptions import BlockedAddress
+from webhooks.transports.lookups import AddressInfo, TooManyLookups, look_up
 
 __all__ = [
     "BlockedAddress",
@@ -42,6 +39,8 @@ __all__ = [
     "Target",
     "check_url",
     "is_allowed",
+    "is_denied",
+    "is_private_name",
     "is_public",
     "judge",
     "resolve",
@@ -49,8 +48,6 @@ __all__ = [
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-#: One answer of ``socket.getaddrinfo``: family, type, protocol, canonical name, socket address.
-AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 #: The IANA IPv4 special-purpose registry, multicast, the former class E, and three ranges that
 #: answer inside clouds or at the nearest anycast node: 168.63.129.16, AS112 and 6to4 relays.
@@ -88,11 +85,12 @@ NOT_PUBLIC_V6: Final = tuple(
 #: Names that only a private network answers.
 PRIVATE_SUFFIXES: Final = (".local", ".internal", ".localhost", ".lan", ".home.arpa")
 
+#: The settings that a policy is made of.
+POLICY: Final = ("ALLOW_HTTP", "ALLOWED_PORTS", "ALLOWED_NETWORKS", "DENIED_HOSTS")
+
 MAX_URL_LENGTH: Final = 2048
 #: Seconds that ``check_url`` waits for its lookup.
 CHECK_SECONDS: Final = 5.0
-#: ``getaddrinfo`` cannot be interrupted: at most so many lookups may be under way in a process.
-MAX_LOOKUPS: Final = 32
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 #: One sentence for every refused host, so that it tells nothing about the network we stand in.
@@ -126,9 +124,9 @@ class Target:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """The operator's settings in hashable form.
+    """The operator's settings; the same object for the same settings, so it is hashed as such.
 
     ports: None means any. ports_bind_networks: whether they bind hosts of ``networks`` as well.
     """
@@ -137,10 +135,10 @@ class Policy:
     ports: frozenset[int] | None
     ports_bind_networks: bool
     networks: tuple[Network, ...]
-    denied: frozenset[str]
+    denied: tuple[str, ...]
 
 
-def is_public(ip: str | IPv4Address | IPv6Address) -> bool:
+def is_public(ip: str | Address) -> bool:
     """Is this address on the public internet?
 
     ip: an address or its text. Text that is no address, and scoped addresses, are not public.
@@ -154,9 +152,9 @@ def is_public(ip: str | IPv4Address | IPv6Address) -> bool:
     return address in PUBLIC_V6 and not any(address in network for network in NOT_PUBLIC_V6)
 
 
-def is_allowed(ip: str | IPv4Address | IPv6Address) -> bool:
-    """May this address be dialled: is it public, or inside ``ALLOWED_NETWORKS``?"""
-    return is_public(ip) or _in_allowed_networks(ip, current_policy())
+def is_allowed(ip: str | Address) -> bool:
+    """May this address be dialled: is it public, or inside ``ALLOWED_NETWORKS``, and not denied?"""
+    return _may_dial(ip, current_policy())
 
 
 def check_url(url: str, resolve: bool = True) -> None:
@@ -172,12 +170,12 @@ def check_url(url: str, resolve: bool = True) -> None:
     target = judge(url, policy)
     host = target.host.strip("[]")
     if not resolve:
-        if _is_private_name(host) and not _loopback_name_allowed(host, policy):
+        if is_private_name(host) and not _loopback_name_allowed(host, policy):
             raise BlockedAddress(BLOCKED)
         return
     try:
         resolve_host(host, target.port, CHECK_SECONDS)
-    except OSError:  # gaierror or TimeoutError: where it leads is not known
+    except (OSError, TooManyLookups):  # gaierror, TimeoutError: where it leads is not known
         raise BlockedAddress(BLOCKED) from None
 
 
@@ -241,7 +239,7 @@ def _judge(url: str, policy: Policy) -> Target:
 
 def _judge_host(host: str, policy: Policy) -> None:
     """Refuse hosts by their text alone: literals that may not be dialled, names that are none."""
-    if host.strip("[]").removesuffix(".") in policy.denied:
+    if is_denied(host, policy.denied):
         raise BlockedAddress(BLOCKED)
     if host.startswith("["):
         if not _may_dial(host.strip("[]"), policy):
@@ -258,11 +256,39 @@ def _judge_host(host: str, policy: Policy) -> None:
         raise MalformedURL("The URL's host is no valid host name. Check its spelling.")
 
 
-def _may_dial(ip: str, policy: Policy) -> bool:
+def _may_dial(ip: str | Address, policy: Policy) -> bool:
+    if is_denied(str(ip), policy.denied):
+        return False
     return is_public(ip) or _in_allowed_networks(ip, policy)
 
 
-def _is_private_name(host: str) -> bool:
+def is_denied(host: str, entries: tuple[str, ...]) -> bool:
+    """Is this host, or address, one of these entries of ``DENIED_HOSTS``?
+
+    An entry that begins with a dot stands for a domain and all below it, as in ``ALLOWED_HOSTS``.
+    """
+    names, domains = _denied(entries)
+    name = _canonical(host)
+    return name in names or f".{name}".endswith(domains)
+
+
+@lru_cache(maxsize=16)
+def _denied(entries: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Names and addresses, and domains with their leading dots."""
+    return (
+        frozenset(_canonical(entry) for entry in entries if not entry.startswith(".")),
+        tuple(entry.lower().rstrip(".") for entry in entries if entry.startswith(".")),
+    )
+
+
+def _canonical(host: str) -> str:
+    """One spelling for each host: addresses have many, names a case and a trailing dot."""
+    name = host.strip("[]").rstrip(".").lower()
+    address = parse_address(name)
+    return name if address is None else str(address)
+
+
+def is_private_name(host: str) -> bool:
     """Is this a name, not an address, that only a private network can answer?"""
     name = host.rstrip(".").lower()
     if parse_address(name) is not None:
@@ -288,18 +314,22 @@ def resolve(host: str, port: int, timeout: float) -> list[AddressInfo]:
     host: a name or an address, without brackets. port: 1-65535. timeout: seconds for the lookup.
 
     Raises BlockedAddress if *any* answer may not be dialled, ``socket.gaierror`` if there is none,
-    TimeoutError if none came in time.
+    TimeoutError if none came in time, TooManyLookups if it could not be asked.
     """
     policy = current_policy()
+    if is_denied(host, policy.denied):
+        raise BlockedAddress(BLOCKED)
+    only_networks = is_private_name(host)
+    if only_networks and not policy.networks:
+        raise BlockedAddress(BLOCKED)  # no answer would do, and whether there is one is not told
     literal = parse_address(host)
     if literal is not None:
         answers = [_address_info(literal, port)]
     else:
-        answers = _lookup(host, port, timeout)
-    only_networks = _is_private_name(host)
+        answers = look_up(host, port, timeout)
     for answer in answers:
         ip = str(answer[4][0])
-        if not _in_allowed_networks(ip, policy) and (only_networks or not is_public(ip)):
+        if not _may_dial(ip, policy) or (only_networks and not _in_allowed_networks(ip, policy)):
             raise BlockedAddress(BLOCKED)
     return answers
 
@@ -315,55 +345,7 @@ def _address_info(address: Address, port: int) -> AddressInfo:
     return (socket.AF_INET6, socket.SOCK_STREAM, 0, "", (str(address), port, 0, 0))
 
 
-_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
-
-
-def _reset_lookups() -> None:
-    """Threads do not survive a fork, so what they held would stay held in the child."""
-    global _lookups
-    _lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
-
-
-os.register_at_fork(after_in_child=_reset_lookups)
-
-
-def _lookup(host: str, port: int, timeout: float) -> list[AddressInfo]:
-    """``getaddrinfo`` with a time limit.
-
-    The call blocks in C for as long as the resolver likes, so it runs in a thread that is left
-    behind when its time is over. ``MAX_LOOKUPS`` bounds the threads that a dead resolver holds.
-    """
-    started = time.monotonic()
-    slots = _lookups
-    if not slots.acquire(timeout=max(0.0, timeout)):
-        raise TimeoutError("too many name lookups are under way")
-    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except Exception as error:  # noqa: BLE001 - it is raised in the thread that waits
-            answer.put(error)
-        finally:
-            slots.release()
-
-    try:
-        threading.Thread(target=ask, name="webhooks-lookup", daemon=True).start()
-    except RuntimeError:  # the process may start no more threads
-        slots.release()
-        raise
-    try:
-        result = answer.get(timeout=max(0.0, timeout - (time.monotonic() - started)))
-    except queue.Empty:
-        raise TimeoutError("the name lookup took too long") from None
-    if isinstance(result, UnicodeError) or result == []:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    if isinstance(result, Exception):
-        raise result
-    return list(result)
-
-
-def parse_address(ip: str | IPv4Address | IPv6Address) -> Address | None:
+def parse_address(ip: str | Address) -> Address | None:
     """The address, IPv4 where it is IPv4-mapped; None for garbage and for scoped addresses."""
     if not isinstance(ip, str | IPv4Address | IPv6Address):
         return None  # ip_address() would read integers and bytes as addresses
@@ -378,20 +360,21 @@ def parse_address(ip: str | IPv4Address | IPv6Address) -> Address | None:
     return address
 
 
-def _in_allowed_networks(ip: str | IPv4Address | IPv6Address, policy: Policy) -> bool:
+def _in_allowed_networks(ip: str | Address, policy: Policy) -> bool:
     address = parse_address(ip) if policy.networks else None
     return address is not None and any(address in network for network in policy.networks)
 
 
 def current_policy() -> Policy:
     """The settings as they are now. Raises ValueError for a network that is no CIDR text."""
-    ports = settings.ALLOWED_PORTS
+    given = settings.given()  # one look at them: this runs for each POST
+    allow_http, ports, networks, denied = (given.get(key, DEFAULTS[key]) for key in POLICY)
     return _policy(
-        bool(settings.ALLOW_HTTP),
+        bool(allow_http),
         None if ports == "any" else tuple(ports),
-        "ALLOWED_PORTS" in settings.given(),
-        tuple(settings.ALLOWED_NETWORKS),
-        tuple(settings.DENIED_HOSTS),
+        "ALLOWED_PORTS" in given,
+        tuple(networks),
+        tuple(denied),
     )
 
 
@@ -408,5 +391,5 @@ def _policy(
         ports=None if ports is None else frozenset(ports),
         ports_bind_networks=ports_bind_networks,
         networks=tuple(ip_network(text, strict=False) for text in networks),
-        denied=frozenset(host.lower().rstrip(".") for host in denied),
+        denied=tuple(denied),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 #: How a POST can fail before, or instead of, a usable status line.
 TIMEOUT: Final = "timeout"
@@ -22,8 +22,12 @@ CONNECTION_ERROR: Final = "connection_error"
 TLS_ERROR: Final = "tls_error"
 BLOCKED_ADDRESS: Final = "blocked_address"
 INVALID_REQUEST: Final = "invalid_request"
+#: The operator's own proxy failed, not the receiver.
+PROXY_ERROR: Final = "proxy_error"
 BAD_RESPONSE: Final = "bad_response"
 INTERNAL_ERROR: Final = "internal_error"
+#: What is never the receiver's fault.
+OURS: Final = frozenset({PROXY_ERROR, INTERNAL_ERROR})
 
 #: At most so much of a response body is read and kept.
 EXCERPT_BYTES: Final = 4096
@@ -82,6 +86,12 @@ class Response:
 
 class Transport(abc.ABC):
     """Sends POSTs, many at a time. One object for each process; used from one thread."""
+
+    #: Path of the PEM bundle that certificates are verified against; None: the default bundle. A
+    #: host with a certificate authority of its own sets it in a subclass.
+    ca_file: ClassVar[str | None] = None
+    #: POSTs in flight where the setting ``CONCURRENCY`` names no number.
+    default_concurrency: ClassVar[int] = 32
 
     def __init__(self, *, concurrency: int) -> None:
         """concurrency: at most so many POSTs are in flight at once."""

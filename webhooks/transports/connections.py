@@ -6,7 +6,10 @@ classes with the parts replaced that decide what is dialled, and which connectio
 
 from __future__ import annotations
 
+import http.client
+import re
 import socket
+import ssl
 import threading
 import time
 from collections import OrderedDict
@@ -18,7 +21,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 from urllib3.util.connection import is_connection_dropped
 
-from webhooks.transports import addresses, base
+from webhooks.transports import addresses, base, tunnel
+from webhooks.transports.lookups import TooManyLookups
 from webhooks.transports.sockets import DeadlineSocket, PlainSocket, PostFailed, posting, time_left
 
 #: Seconds for the connect to one address.
@@ -27,17 +31,30 @@ CONNECT_SECONDS: Final = 5.0
 #: and a POST that meets the close in flight cannot be told from one that was received.
 MAX_IDLE_SECONDS: Final = 30.0
 
+#: RFC 9112, section 4, less the reason. http.client reads the status with ``int()``, to which
+#: "+200" and "2_00" are numbers.
+STATUS_LINE: Final = re.compile(rb"HTTP/[0-9]\.[0-9] +[0-9]{3}[ \r\n]")
+#: A field, the rest of one, or the end of the head; and a field whose name is no RFC 9110 token.
+HEAD_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:|[ \t\r\n]")
+ODD_FIELD: Final = re.compile(rb"[^:]+:")
+CONTENT_LENGTH: Final = re.compile(r"[0-9]+")
+
 
 def dial(host: str, port: int, deadline: float) -> PlainSocket:
     """A connected socket to the first address of ``host`` that answers.
 
     Only addresses that ``addresses.resolve`` allows are tried, each for at most 5 s, all within
-    the deadline. Raises BlockedAddress and PostFailed, never an ``OSError``.
+    the deadline; through the operator's proxy where there is one. Raises BlockedAddress and
+    PostFailed, never an ``OSError``.
     """
+    proxy = tunnel.current()
     try:
         answers = addresses.resolve(host, port, time_left(deadline))
     except socket.gaierror as error:
         raise PostFailed(base.DNS_ERROR, f"The host was not found: {error.strerror}.") from None
+    except TooManyLookups:
+        detail = "The service waits for too many name servers already."
+        raise PostFailed(base.INTERNAL_ERROR, detail) from None
     except TimeoutError:
         raise PostFailed(base.TIMEOUT, "The name lookup did not end in time.") from None
     except OSError:  # EAI_SYSTEM comes as whatever errno says
@@ -46,6 +63,8 @@ def dial(host: str, port: int, deadline: float) -> PlainSocket:
     for family, kind, protocol, _, sockaddr in answers:
         time_left(deadline)
         try:
+            if proxy is not None:
+                return tunnel.dial(proxy, sockaddr, deadline)
             return _connect(PlainSocket(family, kind, protocol), sockaddr, deadline)
         except TimeoutError:
             failure = PostFailed(base.TIMEOUT, "The receiver accepted no connection in time.")
@@ -58,23 +77,69 @@ def dial(host: str, port: int, deadline: float) -> PlainSocket:
 
 def _connect(sock: PlainSocket, sockaddr: tuple[Any, ...], deadline: float) -> PlainSocket:
     try:
-        posting.wire.hold(sock)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(min(CONNECT_SECONDS, time_left(deadline)))
-        sock.connect(sockaddr)
+        sock.connect_within(CONNECT_SECONDS, sockaddr, deadline)
         # What was dialled was checked; that it is also what answered is checked once more.
         if not addresses.is_allowed(sock.getpeername()[0]):
             raise addresses.BlockedAddress(addresses.BLOCKED)
-        sock.renew(deadline)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
+class _Head:
+    """The stream from which http.client reads an answer's head.
+
+    http.client takes the end of the stream for the end of the head: a receiver that died in the
+    middle of its status line would count as one that has answered. And after a line that is no
+    field it takes no further one, ``Content-Length`` included, so that each POST would wait for an
+    end that does not come: a field with an odd name is left out, any other line is an error.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._begins = True
+
+    def readline(self, limit: int) -> bytes:
+        while True:
+            line: bytes = self._stream.readline(limit)
+            if self._begins and line and not STATUS_LINE.match(line):
+                raise http.client.BadStatusLine("")
+            if len(line) < limit and not line.endswith(b"\n"):
+                raise http.client.RemoteDisconnected("")
+            if self._begins or len(line) == limit or HEAD_LINE.match(line):
+                # After the empty line of a 100 Continue another head begins.
+                self._begins = line in (b"\r\n", b"\n")
+                return line
+            if not ODD_FIELD.match(line):
+                raise http.client.HTTPException
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer whose head is whole, and whose length, if it says one, is a number."""
+
+    def begin(self) -> None:
+        stream = self.fp
+        self.fp = _Head(stream)  # type: ignore[assignment]
+        try:
+            super().begin()
+        finally:
+            if self.fp is not None:
+                self.fp = stream
+        fields = self.headers.get_all("content-length", [])
+        lengths = {part.strip() for field in fields for part in field.split(",")}
+        valid = len(lengths) <= 1 and all(CONTENT_LENGTH.fullmatch(each) for each in lengths)
+        if not (self.chunked or valid):  # RFC 9112, section 6.3, rule 5
+            raise PostFailed(base.BAD_RESPONSE, "The answer's Content-Length is no number.")
+
+
 class GuardedConnection(HTTPConnection):
     """Dials checked addresses only; remembers whose lane it belongs to."""
 
+    response_class = _Answer
     key: Hashable = None
     #: The head of the request, until its body comes; None: nothing is held back.
     _held: bytes | None = None
@@ -90,10 +155,11 @@ class GuardedConnection(HTTPConnection):
         # _dns_host keeps a trailing dot, so the resolver is not led through search domains.
         return dial(self._dns_host, self.port, posting.deadline)
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         """Send the request, head and body in one piece: one packet, one system call."""
         self._held = b""
-        super().request(*args, **kwargs)
+        # The pool, which logs what it is asked for, was given no more than the path.
+        super().request(method, posting.target or url, *args, **kwargs)
         head, self._held = self._held, None
         if head:  # there was no body
             self.send(head)
@@ -149,7 +215,7 @@ class IdleConnections:
                 since = self._since.pop(connection)
             fresh = time.monotonic() - since < MAX_IDLE_SECONDS
             # Readable while idle means closed by the peer, or an answer nobody asked for.
-            if fresh and not is_connection_dropped(connection):
+            if fresh and not is_connection_dropped(connection) and not _holds_more(connection):
                 return connection
             connection.close()
 
@@ -181,6 +247,11 @@ class IdleConnections:
             self._by_key.clear()
         for connection in connections:
             connection.close()
+
+
+def _holds_more(connection: GuardedConnection) -> bool:
+    """Has TLS decrypted more than was read? The socket beneath does not show that."""
+    return isinstance(connection.sock, ssl.SSLSocket) and connection.sock.pending() > 0
 
 
 class LanePool(HTTPConnectionPool):

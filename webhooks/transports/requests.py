@@ -26,6 +26,7 @@ from urllib3.util import Retry
 
 import webhooks
 from webhooks.exceptions import BlockedAddress
+from webhooks.headers import masked
 from webhooks.transports import addresses, base
 from webhooks.transports.base import Request, Response, Transport
 from webhooks.transports.connections import IdleConnections, LanePool, LaneTLSPool
@@ -97,7 +98,9 @@ class _Adapter(requests.adapters.HTTPAdapter):
         """Nothing: the context verifies. requests would load the CA bundle at each connection."""
 
     def request_url(self, request: Any, proxies: Any) -> str:
-        return str(request.target.path)
+        # urllib3 logs and raises with what it is told: the query, where people put their tokens, is
+        # for the connection alone (posting.target).
+        return str(request.target.path).partition("?")[0]
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         response = requests.Response()
@@ -120,21 +123,28 @@ class _Post(requests.PreparedRequest):
         self.method = request.method
         self.url = request.url
         self.body = request.body
-        self.headers = _headers(request)  # type: ignore[assignment]
+        self.headers = sendable_headers(request)  # type: ignore[assignment]
 
 
-def _headers(request: Request) -> dict[str, str]:
+@functools.lru_cache(maxsize=1024)
+def _header_name(name: str) -> str:
+    """The name in lower case. Raises PostFailed for what is none, and for names that are ours."""
+    if not (isinstance(name, str) and HEADER_NAME.fullmatch(name)):
+        raise PostFailed(base.INVALID_REQUEST, "A header's name is no RFC 9110 token.")
+    lower = name.lower()
+    if lower in RESERVED_HEADERS:
+        raise PostFailed(base.INVALID_REQUEST, f"Header {name} is set by the transport alone.")
+    return lower
+
+
+def sendable_headers(request: Request) -> dict[str, str]:
     """All headers but ``Host``. Raises PostFailed for those that are no headers or are ours."""
     headers: dict[str, str] = {}
     agent = f"django-webhook-delivery/{webhooks.__version__}"
     for name, value in request.headers.items():
-        if not (isinstance(name, str) and HEADER_NAME.fullmatch(name)):
-            raise PostFailed(base.INVALID_REQUEST, "A header's name is no RFC 9110 token.")
+        lower = _header_name(name)
         if not (isinstance(value, str) and HEADER_VALUE.fullmatch(value)):
             raise PostFailed(base.INVALID_REQUEST, f"The value of header {name} cannot be sent.")
-        lower = name.lower()
-        if lower in RESERVED_HEADERS:
-            raise PostFailed(base.INVALID_REQUEST, f"Header {name} is set by the transport alone.")
         if lower == "user-agent":
             agent = value
         elif lower != "accept-encoding":
@@ -236,6 +246,7 @@ class RequestsTransport(Transport):
             raise PostFailed(base.TIMEOUT, "There was no time left for the POST.")
         post = _Post(request)
         posting.lane = request.lane
+        posting.target = str(post.target.path)
         posting.deadline = started + request.timeout
         answer = self._adapter.send(post, stream=True, timeout=request.timeout, proxies={})
         status = answer.status_code
@@ -255,7 +266,7 @@ class RequestsTransport(Transport):
         return Response(
             status_code=status,
             retry_after=_retry_after(answer.headers),
-            excerpt=body.decode("utf-8", "replace").replace("\0", ""),
+            excerpt=masked(body.decode("utf-8", "replace").replace("\0", ""), request.headers),
             truncated=not complete,
             headers=_kept(answer.headers),
         )

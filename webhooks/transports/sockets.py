@@ -61,11 +61,13 @@ class Wire:
 class Posting(threading.local):
     """The POST that this thread is busy with; urllib3's call chain has no room to pass it.
 
-    lane: whose connections may be used. deadline: on the clock of ``time.monotonic``.
+    lane: whose connections may be used. target: the path and query that are asked for. deadline: on
+    the clock of ``time.monotonic``.
     """
 
     def __init__(self) -> None:
         self.lane = ""
+        self.target = ""
         self.deadline = 0.0
         self.wire = Wire()
 
@@ -157,6 +159,14 @@ class DeadlineSocket(socket.socket):
 class PlainSocket(DeadlineSocket):
     """A TCP socket that keeps the deadline."""
 
+    def connect_within(self, seconds: float, address: tuple[Any, ...], deadline: float) -> None:
+        """Connect, for at most so many seconds. Raises OSError, and PostFailed when time is up."""
+        posting.wire.hold(self)
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.settimeout(min(seconds, time_left(deadline)))
+        self.connect(address)
+        self.renew(deadline)
+
 
 class TLSSocket(DeadlineSocket, ssl.SSLSocket):
     """A TLS socket that keeps the deadline."""
@@ -203,7 +213,7 @@ class TLSContext(ssl.SSLContext):
         except OSError as error:
             tls.close()
             detail = "The connection ended during the TLS handshake."
-            raise PostFailed(base.CONNECTION_ERROR, detail) from error
+            raise PostFailed(base.TLS_ERROR, detail) from error
         except BaseException:
             tls.close()
             raise

@@ -1,10 +1,9 @@
-"""RequestsTransport over TLS: whom it believes, and that the deadline holds there too."""
+"""A transport over TLS: whom it believes, and that the deadline holds there too."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,22 +13,7 @@ from tests.transports.certificates import Authority
 from tests.transports.posting import post
 from tests.transports.receivers import OK, Receiver
 from webhooks.transports import base
-from webhooks.transports.requests import RequestsTransport
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture
-def transport(authority: Authority) -> Iterator[RequestsTransport]:
-    class Trusting(RequestsTransport):
-        ca_file = str(authority.ca_file)
-
-    made = Trusting(concurrency=2)
-    yield made
-    made.close()
+from webhooks.transports.base import Transport
 
 
 @pytest.fixture
@@ -42,7 +26,7 @@ def _hooks_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestCertificates:
     def test_one_of_a_trusted_authority_is_believed_and_the_connection_kept(
-        self, transport: RequestsTransport, authority: Authority
+        self, transport: Transport, authority: Authority
     ) -> None:
         with Receiver(receivers.normal, tls=authority.server("127.0.0.1")) as receiver:
             for _ in range(3):
@@ -52,7 +36,7 @@ class TestCertificates:
 
     @pytest.mark.usefixtures("_hooks_is_loopback")
     def test_name_sni_and_host_are_those_of_the_url_not_of_the_address(
-        self, transport: RequestsTransport, authority: Authority
+        self, transport: Transport, authority: Authority
     ) -> None:
         context = authority.server("hooks.example.com")
         asked_for: list[str | None] = []
@@ -73,7 +57,7 @@ class TestCertificates:
     )
     def test_a_wrong_name_or_an_expired_one_is_a_tls_error(
         self,
-        transport: RequestsTransport,
+        transport: Transport,
         authority: Authority,
         host: str,
         expired: bool,
@@ -86,8 +70,11 @@ class TestCertificates:
         assert "example.com" not in response.error_detail
         assert receiver.requests == []
 
-    def test_an_unknown_authority_is_a_tls_error(self, authority: Authority) -> None:
-        transport = RequestsTransport(concurrency=1)
+    def test_an_unknown_authority_is_a_tls_error(
+        self, transport_class: type[Transport], authority: Authority
+    ) -> None:
+        transport_class.ca_file = None
+        transport = transport_class(concurrency=1)
         with Receiver(receivers.normal, tls=authority.server("127.0.0.1")) as receiver:
             response = post(transport, receiver.url)
         transport.close()
@@ -95,7 +82,7 @@ class TestCertificates:
         assert receiver.requests == []
 
     def test_an_address_that_the_certificate_lacks_is_not_repeated(
-        self, transport: RequestsTransport, authority: Authority
+        self, transport: Transport, authority: Authority
     ) -> None:
         with Receiver(receivers.normal, tls=authority.server("127.0.0.9")) as receiver:
             response = post(transport, receiver.url)
@@ -103,9 +90,7 @@ class TestCertificates:
         assert "127.0.0" not in response.error_detail
 
     @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1 is deprecated")
-    def test_tls_1_0_is_a_tls_error(
-        self, transport: RequestsTransport, authority: Authority
-    ) -> None:
+    def test_tls_1_0_is_a_tls_error(self, transport: Transport, authority: Authority) -> None:
         context = authority.server("127.0.0.1")
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1
@@ -114,7 +99,7 @@ class TestCertificates:
             response = post(transport, receiver.url)
         assert response.error_code == base.TLS_ERROR
 
-    def test_a_receiver_without_tls_is_a_tls_error(self, transport: RequestsTransport) -> None:
+    def test_a_receiver_without_tls_is_a_tls_error(self, transport: Transport) -> None:
         def plain(sock: socket.socket) -> None:
             sock.recv(100)
             sock.sendall(OK)
@@ -124,7 +109,7 @@ class TestCertificates:
         assert response.error_code == base.TLS_ERROR
 
     def test_a_connection_that_ends_in_the_handshake_is_recorded(
-        self, transport: RequestsTransport
+        self, transport: Transport
     ) -> None:
         with Receiver(receivers.normal, greet=lambda sock: None) as receiver:
             response = post(transport, receiver.url.replace("http:", "https:"))
@@ -137,7 +122,7 @@ class TestDeadlineOverTLS:
     )
     def test_it_holds_for_the_answer(
         self,
-        transport: RequestsTransport,
+        transport: Transport,
         authority: Authority,
         behaviour: receivers.Behaviour,
     ) -> None:
@@ -146,9 +131,7 @@ class TestDeadlineOverTLS:
         assert response.error_code == base.TIMEOUT
         assert 480 <= response.elapsed_ms < 1500
 
-    def test_it_holds_for_the_body(
-        self, transport: RequestsTransport, authority: Authority
-    ) -> None:
+    def test_it_holds_for_the_body(self, transport: Transport, authority: Authority) -> None:
         tls = authority.server("127.0.0.1")
         with Receiver(receivers.endless_chunks, tls=tls) as receiver:
             response = post(transport, receiver.url, timeout=0.5)
