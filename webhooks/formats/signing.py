@@ -26,8 +26,7 @@ MAX_KEY_BYTES: Final = 64
 
 def generate_secret() -> str:
     """A new secret: ``whsec_`` and the standard base64 of 32 random bytes."""
-    key = random.token_bytes(GENERATED_KEY_BYTES)
-    return PREFIX + base64.b64encode(key).decode("ascii")
+    return encode_secret(random.token_bytes(GENERATED_KEY_BYTES))
 
 
 def decode_secret(text: str) -> bytes:
@@ -56,6 +55,11 @@ def decode_secret(text: str) -> bytes:
             f"{len(key)}. Generate a new one."
         )
     return key
+
+
+def encode_secret(key: bytes) -> str:
+    """The secret's text, of which there is one only: what ``decode_secret`` took."""
+    return PREFIX + base64.b64encode(key).decode("ascii")
 
 
 def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:

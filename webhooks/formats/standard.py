@@ -6,37 +6,45 @@ attempt and the signatures. https://www.standardwebhooks.com
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-
-from webhooks.formats.base import EventRecord, Format, utc_text
-from webhooks.formats.signing import sign_with_keys
+from webhooks.formats.base import (
+    BATCH_TYPE,
+    BatchRecord,
+    EventRecord,
+    Format,
+    data_text,
+    json_text,
+    utc_text,
+)
 
 
 class StandardFormat(Format):
-    """``standard``: JSON body, HMAC-SHA256 signature under every live secret."""
+    """``standard``: JSON body, HMAC-SHA256 signature under every live secret.
+
+    Several events travel as ``{"id", "type": "batch", "timestamp", "events": [...]}``; a digest
+    adds ``window``, ``page``, ``pages`` and ``counts``.
+    """
 
     name = "standard"
-    content_type = "application/json"
+
+    def content_type(self, *, batch: bool) -> str:
+        return "application/json"
 
     def body(self, event: EventRecord) -> bytes:
-        # Composed around the frozen text: parsing and dumping it again could change its bytes
-        # (number forms, key order), and costs more than all the rest.
+        return _object(event).encode()
+
+    def batch_body(self, batch: BatchRecord) -> bytes:
+        events = ",".join(map(_object, batch.events))
+        digest = "".join(
+            f"{json_text(name)}:{json_text(value)}," for name, value in batch.digest().items()
+        )
         return (
-            f'{{"id":{_string(event.id)},"type":{_string(event.type)},'
-            f'"timestamp":"{utc_text(event.occurred_at)}","data":{event.data}}}'
+            f'{{"id":{json_text(batch.id)},"type":"{BATCH_TYPE}",'
+            f'"timestamp":"{utc_text(batch.created_at)}",{digest}"events":[{events}]}}'
         ).encode()
 
-    def headers(
-        self, message_id: str, timestamp: int, body: bytes, keys: Sequence[bytes]
-    ) -> dict[str, str]:
-        return {
-            "Content-Type": self.content_type,
-            "webhook-id": message_id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign_with_keys(keys, message_id, timestamp, body),
-        }
 
-
-def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _object(event: EventRecord) -> str:
+    return (
+        f'{{"id":{json_text(event.id)},"type":{json_text(event.type)},'
+        f'"timestamp":"{utc_text(event.occurred_at)}","data":{data_text(event)}}}'
+    )
