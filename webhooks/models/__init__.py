@@ -1,10 +1,12 @@
 """The tables, one module for each idea; queries are methods of their querysets."""
 
 from webhooks.models.attempt import DeliveryAttempt
-from webhooks.models.delivery import Delivery, Message
+from webhooks.models.delivery import Delivery
 from webhooks.models.event import Event
 from webhooks.models.lane import Lane
+from webhooks.models.message import Message
 from webhooks.models.replay import Replay
+from webhooks.models.site_pages import WebhookHealth
 from webhooks.models.stats import DeliveryStats
 from webhooks.models.subscription import SigningSecret, Subscription
 from webhooks.models.worker import Duty, Worker
@@ -20,5 +22,6 @@ __all__ = [
     "Replay",
     "SigningSecret",
     "Subscription",
+    "WebhookHealth",
     "Worker",
 ]

@@ -9,8 +9,9 @@ The caller holds the transaction, and knows the columns; nothing here decides an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from django.db import connections, models
@@ -50,9 +51,9 @@ def insert_rows(
                     for row in adapted:
                         stream.write_row(row)
                 return
-            arrays, params = _arrays(connection, fields, adapted)
+            values, source, params = _source(connection, fields, adapted)
             cursor.execute(
-                f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays})"  # noqa: S608
+                f"INSERT INTO {table} ({names}) SELECT {', '.join(values)} FROM {source}"  # noqa: S608
                 + (" ON CONFLICT DO NOTHING" if ignore_conflicts else ""),
                 params,
             )
@@ -87,14 +88,14 @@ def update_rows(
     condition = f" AND {table}.{only}" if only else ""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            arrays, params = _arrays(connection, fields, adapted)
-            new = [f"new{i}" for i in range(len(fields))]
+            (key, *values), source, params = _source(connection, fields, adapted)
             sets = ", ".join(
-                f"{quote(f.column)} = v.{n}" for f, n in zip(fields[1:], new[1:], strict=True)
+                f"{quote(field.column)} = {value}"
+                for field, value in zip(fields[1:], values, strict=True)
             )
             cursor.execute(
-                f"UPDATE {table} SET {sets} FROM unnest({arrays}) AS v({', '.join(new)}) "  # noqa: S608
-                f"WHERE {table}.{quote(pk.column)} = v.new0{condition}",
+                f"UPDATE {table} SET {sets} FROM {source} "  # noqa: S608
+                f"WHERE {table}.{quote(pk.column)} = {key}{condition}",
                 params,
             )
             return
@@ -120,7 +121,10 @@ def add_rows(
     fields = [_field(model, name) for name in (*keys, *counters)]
     table = quote(model._meta.db_table)
     names = ", ".join(quote(field.column) for field in fields)
-    added = [quote(_field(model, name).column) for name in counters]
+    # A counter that nobody counted is sent in no row, and no row is changed for it.
+    counted = [name for place, name in enumerate(counters, len(keys)) if _any(rows, place)]
+    counted = counted or list(counters[:1])
+    added = [quote(_field(model, name).column) for name in counted]
     if connection.vendor == "mysql":
         sets = ", ".join(f"{name} = {name} + VALUES({name})" for name in added)
         tail = f"ON DUPLICATE KEY UPDATE {sets}"
@@ -131,9 +135,9 @@ def add_rows(
     adapted = _adapt(connection, fields, rows)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            arrays, params = _arrays(connection, fields, adapted)
+            values, source, params = _source(connection, fields, adapted)
             cursor.execute(
-                f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) {tail}",  # noqa: S608
+                f"INSERT INTO {table} ({names}) SELECT {', '.join(values)} FROM {source} {tail}",  # noqa: S608
                 params,
             )
             return
@@ -146,15 +150,18 @@ def _field(model: type[models.Model], name: str) -> Any:
     return model._meta.get_field(name)
 
 
-def _adapt(connection: Any, fields: Sequence[Any], rows: Iterable[Row]) -> list[list[Any]]:
-    converters = [_converter(connection, field) for field in fields]
-    return [
-        [
-            value if convert is None or value is None else convert(value)
-            for convert, value in zip(converters, row, strict=True)
-        ]
-        for row in rows
-    ]
+def _any(rows: Sequence[Row], place: int) -> bool:
+    return any(row[place] for row in rows)
+
+
+def _adapt(connection: Any, fields: Sequence[Any], rows: Sequence[Row]) -> list[Row]:
+    """The rows as the driver takes them; column by column, for most have nothing to be done."""
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    for place, field in enumerate(fields):
+        convert = _converter(connection, field)
+        if convert is not None:
+            columns[place] = [None if each is None else convert(each) for each in columns[place]]
+    return list(zip(*columns, strict=True))
 
 
 def _converter(connection: Any, field: Any) -> Callable[[Any], Any] | None:
@@ -163,7 +170,7 @@ def _converter(connection: Any, field: Any) -> Callable[[Any], Any] | None:
     if isinstance(target, PrefixedIdField):
         return _hex_of  # every database reads 32 hex digits as a UUID, or keeps them as text
     if isinstance(target, models.UUIDField):
-        return str if connection.vendor == "postgresql" else None
+        return attrgetter("hex")
     if isinstance(target, models.DateTimeField) and connection.vendor != "postgresql":
         adapt: Callable[[datetime], Any] = connection.ops.adapt_datetimefield_value
         return adapt
@@ -174,12 +181,40 @@ def _hex_of(value: str) -> str:
     return value[-32:]
 
 
-def _arrays(
+def _source(
     connection: Any, fields: Sequence[Any], rows: Sequence[Row]
-) -> tuple[str, list[list[Any]]]:
-    """The arguments of ``unnest``: an array for each column, cast to the column's type."""
-    casts = []
-    for field in fields:
-        kind = field.db_type(connection)
-        casts.append(f"%s::{kind.split('(')[0]}[]")
-    return ", ".join(casts), [list(column) for column in zip(*rows, strict=True)]
+) -> tuple[list[str], str, list[Any]]:
+    """Rows as PostgreSQL reads them: an expression for each column, what stands after FROM, and
+    the parameters of both, in this order.
+
+    A column whose values are all the same is one parameter, the others are arrays. The first one
+    is an array always, for it makes the rows.
+    """
+    values, given, arrays, packed = [], [], [], []
+    for place, (field, column) in enumerate(zip(fields, zip(*rows, strict=True), strict=True)):
+        kind = field.db_type(connection).split("(")[0]
+        if place and column.count(column[0]) == len(column):
+            values.append(f"%s::{kind}")
+            given.append(column[0])
+        else:
+            values.append(f"v.c{place}")
+            arrays.append((f"c{place}", f"%s::{kind}[]"))
+            packed.append(_packed(field, column))
+    names = ", ".join(name for name, _ in arrays)
+    source = f"unnest({', '.join(array for _, array in arrays)}) AS v({names})"
+    return values, source, [*given, *packed]
+
+
+def _packed(field: Any, column: Sequence[Any]) -> Any:
+    """An array as one parameter: text, where no value can hold what would have to be quoted.
+
+    psycopg looks at each value of a list twice, in Python.
+    """
+    target = field.target_field if isinstance(field, models.ForeignKey) else field
+    if isinstance(target, models.UUIDField | models.IntegerField):
+        text: Callable[[Any], str] = str
+    elif isinstance(target, models.DateTimeField):
+        text = datetime.isoformat
+    else:
+        return list(column)
+    return f"{{{','.join('NULL' if each is None else text(each) for each in column)}}}"

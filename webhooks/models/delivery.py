@@ -1,4 +1,4 @@
-"""``Delivery`` and ``Message``: what is to be sent, and in what.
+"""``Delivery``: what is to be sent.
 
 A delivery is one event for one subscription. It changes in three ways only:
 :meth:`~DeliveryQuerySet.settle` ends it, :meth:`~DeliveryQuerySet.reschedule` moves its next try,
@@ -7,27 +7,23 @@ A delivery is one event for one subscription. It changes in three ways only:
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from django.core.exceptions import EmptyResultSet
-from django.db import connections, models
-from django.db.models.expressions import RawSQL
+from django.db import models
 from django.db.models.functions import Least
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.models.bulk import insert_rows, update_rows
+from webhooks.models.due import DueDelivery as DueDelivery
+from webhooks.models.due import LanePosition as LanePosition
+from webhooks.models.due import QueueReader
 from webhooks.models.event import Event
-from webhooks.models.fields import (
-    PrefixedIdField,
-    new_delivery_id,
-    new_message_id,
-)
-from webhooks.models.subscription import Format, Payload, Subscription
+from webhooks.models.fields import PrefixedIdField, new_delivery_id
+from webhooks.models.subscription import Subscription
 
 
 class State(models.TextChoices):
@@ -37,43 +33,6 @@ class State(models.TextChoices):
     CANCELLED = "cancelled", _("cancelled")
     DISCARDED = "discarded", _("discarded")
     EXPIRED = "expired", _("expired")
-
-
-@dataclass(frozen=True, slots=True)
-class LanePosition:
-    """How far a holder has read in a lane: the last (due_at, id) it took; None: nothing yet."""
-
-    subscription_id: str
-    limit: int
-    after: tuple[datetime, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DueDelivery:
-    """A due delivery with all that its POST needs of the event."""
-
-    id: str
-    subscription_id: str
-    attempts: int
-    due_at: datetime
-    first_due_at: datetime
-    trigger: str
-    event_id: str
-    event_type: str
-    subject: str
-    requester: str
-    occurred_at: datetime
-    recorded_at: datetime
-    data: str
-    retries_from: int = 0
-    message_id: str | None = None
-    #: The message's, which stays as it is; "": the subscription's present one.
-    format: str = ""
-
-    @property
-    def webhook_id(self) -> str:
-        """The ``webhook-id`` under which it is sent: the message's, or the event's."""
-        return self.message_id or self.event_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +51,24 @@ class Backlog:
     next_retry_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is pending for anybody, as far as it was counted.
+
+    due: what could be sent now. retrying: what failed before; next_retry_at: the first of those.
+    """
+
+    pending: int = 0
+    due: int = 0
+    retrying: int = 0
+    next_retry_at: datetime | None = None
+
+
 #: Attempts are counted up to here. The column ends at 32,767, and a schedule has 30 waits at most.
 MOST_ATTEMPTS = 32_700
 
-#: SQLite takes 500 terms in a compound SELECT.
-UNION_TERMS = 400
 
-#: Stands for a subscription's id in a statement that is made once and used for many.
-_PLACE = "0" * 32
-
-_BEGINNING = (datetime(1, 1, 1, tzinfo=UTC), "dlv_" + "0" * 32)
-
-
-class DeliveryQuerySet(models.QuerySet["Delivery"]):
+class DeliveryQuerySet(QueueReader):
     def pending(self) -> DeliveryQuerySet:
         return self.filter(state=State.PENDING)
 
@@ -125,66 +89,19 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             )
         )
 
-    def due(self, positions: Sequence[LanePosition], now: datetime) -> list[DueDelivery]:
-        """What is due in these lanes, in lane order; one statement for hundreds of lanes.
-
-        Each lane is read from its own position and to its own limit, through the partial index on
-        (subscription, due_at, id): a lane's backlog costs nothing, however long.
-        """
-        connection = connections[self.db]
-        lateral = connection.vendor == "postgresql"
-        size = len(positions) if lateral else UNION_TERMS
-        found: list[DueDelivery] = []
-        for start in range(0, len(positions), size or 1):
-            part = positions[start : start + size]
-            sql, params = (
-                self._lateral(part, now) if lateral else self._union(connection, part, now)
+    def waiting(self, now: datetime, limit: int) -> Waiting:
+        """What is pending for anybody; no more than ``limit`` rows are read, whichever they are."""
+        failed = models.Q(attempts__gt=models.F("retries_from"))
+        return Waiting(
+            **self.pending()
+            .order_by()[:limit]
+            .aggregate(
+                pending=models.Count("pk"),
+                due=models.Count("pk", filter=models.Q(due_at__lte=now)),
+                retrying=models.Count("pk", filter=failed),
+                next_retry_at=models.Min("due_at", filter=failed),
             )
-            with connection.cursor() as cursor:
-                cursor.execute(sql, params)
-                found += [_due_delivery(row) for row in cursor.fetchall()]
-        return found
-
-    def newest_of(
-        self, subscription_ids: Sequence[str], limit: int, *, oldest_first: bool = False
-    ) -> list[Delivery]:
-        """The newest of these deliveries that belong to some subscriptions, newest first.
-
-        oldest_first: the oldest ones instead, oldest first. Each subscription is read through the
-        index on (subscription, id) and to the limit only; a plain ``IN`` reads and sorts all that
-        they have. It is used where they are more than SQLite or MariaDB can take one by one.
-        """
-        order = "pk" if oldest_first else "-pk"
-        connection = connections[self.db]
-        lateral = connection.vendor == "postgresql"
-        if not lateral and len(subscription_ids) > UNION_TERMS:
-            return list(self.filter(subscription_id__in=subscription_ids).order_by(order)[:limit])
-        # Where an id belongs, in the statement of one subscription: a column, or a parameter.
-        place = RawSQL("owner.id" if lateral else "%s", () if lateral else (_PLACE,))  # noqa: S611
-        one = self.filter(subscription_id=place).order_by(order).values_list("id")[:limit]
-        try:
-            part, params = one.query.get_compiler(self.db).as_sql()
-        except EmptyResultSet:
-            return []
-        if not subscription_ids:
-            return []
-        if lateral:
-            given: list[Any] = [_array(subscription_ids), *params]
-            rows = f"unnest(%s::uuid[]) AS owner(id) CROSS JOIN LATERAL ({part}) AS part(id)"
-        else:
-            given = [
-                id[4:] if value is _PLACE else value for id in subscription_ids for value in params
-            ]
-            terms = [f"SELECT id FROM ({part}) one"] * len(subscription_ids)  # noqa: S608
-            rows = f"({' UNION ALL '.join(terms)}) part"
-        way = "ASC" if oldest_first else "DESC"
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT part.id FROM {rows} ORDER BY part.id {way} LIMIT %s",  # noqa: S608
-                [*given, limit],
-            )
-            ids = [f"dlv_{_hex(row[0])}" for row in cursor.fetchall()]
-        return list(self.filter(pk__any=ids).order_by(order))
+        )
 
     def settle(
         self, state: State, *, now: datetime, reason: str = "", attempts: int | None = None
@@ -199,6 +116,20 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             values["attempts"] = attempts
         return self.pending().update(**values)
 
+    def unwanted(self, until: datetime) -> DeliveryQuerySet:
+        """What belongs to a backlog that is discarded up to then.
+
+        By when it was first due: what was asked for again since then is wanted. What waits for the
+        end of a window was made before it is due.
+        """
+        return self.filter(
+            models.Q(first_due_at__lte=until) | models.Q(created_at__lte=until, trigger="")
+        )
+
+    def reschedule_together(self, due_at: datetime, attempts: int) -> int:
+        """:meth:`reschedule`, for all of these deliveries alike: the members of a batch."""
+        return self.pending().update(due_at=due_at, attempts=attempts)
+
     def reschedule(self, rows: Sequence[tuple[str, datetime, int]]) -> None:
         """Move the next try of pending deliveries; rows of (id, due_at, attempts so far).
 
@@ -209,11 +140,11 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             self.db, Delivery, ["due_at", "attempts"], rows, only=f"state = '{State.PENDING.value}'"
         )
 
-    def revive(self, *, trigger: str, now: datetime) -> int:
-        """Make deliveries that ended pending again, due now; how many there were.
+    def revive(self, *, trigger: str, now: datetime, clock_ms: int) -> int:
+        """Make deliveries of one lane that ended pending again, due now; how many there were.
 
         The number of attempts goes on, the schedule of retries and the age limit begin anew. The
-        caller has locked their lanes, and tells them.
+        caller has locked the lane, and tells it. clock_ms: for how long it has stood still by now.
         """
         return self.exclude(state=State.PENDING).update(
             state=State.PENDING,
@@ -221,11 +152,19 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             settled_at=None,
             due_at=now,
             first_due_at=now,
+            clock_stopped_ms=clock_ms,
             trigger=trigger,
             **_schedule_anew(),
         )
 
-    def hasten(self, *, trigger: str, now: datetime, discard_before: datetime | None = None) -> int:
+    def hasten(
+        self,
+        *,
+        trigger: str,
+        now: datetime,
+        clock_ms: int,
+        discard_before: datetime | None = None,
+    ) -> int:
         """Make pending deliveries due now; how many there were. Else as :meth:`revive`.
 
         One that is due already keeps its time: the lane's holder may have read it, and would read
@@ -235,10 +174,15 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """
         values: dict[str, Any] = {}
         if discard_before is not None:
-            values["first_due_at"] = models.Case(
-                models.When(first_due_at__lte=discard_before, then=models.Value(now)),
-                default=models.F("first_due_at"),
-            )
+            unwanted = models.Q(first_due_at__lte=discard_before)
+            # The clock first: MariaDB reads what the columns before it were set to.
+            for column, value in (("clock_stopped_ms", clock_ms), ("first_due_at", now)):
+                field: Any = Delivery._meta.get_field(column)
+                values[column] = models.Case(
+                    models.When(unwanted, then=models.Value(value)),
+                    default=models.F(column),
+                    output_field=field,
+                )
         return self.pending().update(
             due_at=Least("due_at", now, output_field=models.DateTimeField()),
             trigger=trigger,
@@ -249,51 +193,6 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
         """Insert deliveries as fan-out makes them; an (event, subscription) there is stays."""
         insert_rows(self.db, Delivery, FANNED_OUT, rows, ignore_conflicts=True)
-
-    @staticmethod
-    def _lateral(positions: Sequence[LanePosition], now: datetime) -> tuple[str, list[Any]]:
-        starts = [position.after or _BEGINNING for position in positions]
-        return (
-            f"SELECT {_COLUMNS} FROM unnest(%s::uuid[], %s::timestamptz[], %s::uuid[], %s::int[]) "  # noqa: S608
-            "AS lane(id, due_at, delivery_id, wanted) CROSS JOIN LATERAL ("
-            f"SELECT * FROM {_TABLE} WHERE subscription_id = lane.id AND state = 'pending' "
-            "AND due_at <= %s AND (due_at, id) > (lane.due_at, lane.delivery_id) "
-            f"ORDER BY due_at, id LIMIT lane.wanted) d JOIN {_EVENT} e ON e.id = d.event_id "
-            "ORDER BY d.due_at, d.id",
-            [
-                _array(position.subscription_id for position in positions),
-                [due_at for due_at, _id in starts],
-                _array(last_id for _due, last_id in starts),
-                [position.limit for position in positions],
-                now,
-            ],
-        )
-
-    @staticmethod
-    def _union(
-        connection: Any, positions: Sequence[LanePosition], now: datetime
-    ) -> tuple[str, list[Any]]:
-        adapt = connection.ops.adapt_datetimefield_value
-        parts = []
-        params: list[Any] = []
-        for position in positions:
-            condition = ""
-            values = [position.subscription_id[4:], adapt(now)]
-            if position.after is not None:
-                due_at, last_id = position.after
-                condition = "AND (due_at > %s OR (due_at = %s AND id > %s)) "
-                values += [adapt(due_at), adapt(due_at), last_id[4:]]
-            parts.append(
-                f"SELECT * FROM (SELECT * FROM {_TABLE} WHERE subscription_id = %s "  # noqa: S608
-                f"AND state = 'pending' AND due_at <= %s {condition}"
-                "ORDER BY due_at, id LIMIT %s) part"
-            )
-            params += [*values, position.limit]
-        return (
-            f"SELECT {_COLUMNS} FROM ({' UNION ALL '.join(parts)}) d "  # noqa: S608
-            f"JOIN {_EVENT} e ON e.id = d.event_id ORDER BY d.due_at, d.id",
-            params,
-        )
 
 
 class Delivery(models.Model):
@@ -339,6 +238,11 @@ class Delivery(models.Model):
         related_name="members",
         help_text=_("The batch or digest page that it travels in."),
     )
+    clock_stopped_ms = models.PositiveBigIntegerField(
+        _("stood still before, ms"),
+        default=0,
+        help_text=_("How long its lane had stood still when this was first due."),
+    )
     created_at = models.DateTimeField(_("created at"), default=timezone.now)
     settled_at = models.DateTimeField(_("ended at"), null=True, blank=True)
 
@@ -347,6 +251,7 @@ class Delivery(models.Model):
     class Meta:
         verbose_name = _("delivery")
         verbose_name_plural = _("deliveries")
+        permissions = [("replay_delivery", "Can replay deliveries")]
         constraints = [
             models.UniqueConstraint(
                 fields=["event", "subscription"], name="webhooks_delivery_once"
@@ -381,30 +286,6 @@ class Delivery(models.Model):
         return own
 
 
-class Message(models.Model):
-    """A frozen batch or digest page; its id is the ``webhook-id`` of all its attempts."""
-
-    id = PrefixedIdField(prefix="msg", primary_key=True, default=new_message_id, editable=False)
-    subscription = models.ForeignKey(Subscription, models.CASCADE, related_name="messages")
-    format = models.CharField(max_length=32, choices=Format.choices, default=Format.STANDARD)
-    payload = models.CharField(max_length=8, choices=Payload.choices, default=Payload.FULL)
-    created_at = models.DateTimeField(default=timezone.now)
-    window_from = models.DateTimeField(null=True, blank=True)
-    window_to = models.DateTimeField(null=True, blank=True)
-    page = models.PositiveIntegerField(default=1)
-    pages = models.PositiveIntegerField(default=1)
-    count = models.PositiveIntegerField(default=0)
-    body_digest = models.CharField(max_length=64, help_text=_("SHA-256 of the body, hex."))
-    superseded_at = models.DateTimeField(null=True, blank=True)
-
-    class Meta:
-        verbose_name = _("message")
-        verbose_name_plural = _("messages")
-
-    def __str__(self) -> str:
-        return str(self.pk)
-
-
 #: The columns that fan-out fills, in this order.
 FANNED_OUT = (
     "id",
@@ -418,57 +299,10 @@ FANNED_OUT = (
     "trigger",
     "created_at",
     "settled_at",
+    "clock_stopped_ms",
 )
-
-_TABLE = Delivery._meta.db_table
-_EVENT = Event._meta.db_table
-# The format in a subquery, not a join: few deliveries have a message, and no plan may read all.
-_COLUMNS = (
-    "d.id, d.subscription_id, d.attempts, d.due_at, d.first_due_at, d.trigger, e.id, e.type, "  # noqa: S608
-    "e.subject, e.requester, e.occurred_at, e.created_at, e.data, d.retries_from, d.message_id, "
-    f"(SELECT m.format FROM {Message._meta.db_table} m WHERE m.id = d.message_id)"
-)
-
-
-def _due_delivery(row: Sequence[Any]) -> DueDelivery:
-    return DueDelivery(
-        id=f"dlv_{_hex(row[0])}",
-        subscription_id=f"sub_{_hex(row[1])}",
-        attempts=row[2],
-        due_at=_moment(row[3]),
-        first_due_at=_moment(row[4]),
-        trigger=row[5],
-        event_id=f"evt_{_hex(row[6])}",
-        event_type=row[7],
-        subject=row[8],
-        requester=row[9],
-        occurred_at=_moment(row[10]),
-        recorded_at=_moment(row[11]),
-        data=row[12],
-        retries_from=row[13],
-        message_id=None if row[14] is None else f"msg_{_hex(row[14])}",
-        format=row[15] or "",
-    )
 
 
 def _schedule_anew() -> dict[str, Any]:
     attempts = Least("attempts", MOST_ATTEMPTS, output_field=models.PositiveSmallIntegerField())
     return {"attempts": attempts, "retries_from": attempts}
-
-
-def _array(ids: Iterable[str]) -> str:
-    """A PostgreSQL array of UUIDs, as one parameter."""
-    return f"{{{','.join(each[4:] for each in ids)}}}"
-
-
-def _hex(value: Any) -> str:
-    """A UUID as the driver gave it: an object, hex, or (MariaDB) with hyphens."""
-    return value.hex if isinstance(value, uuid.UUID) else str(value).replace("-", "")
-
-
-def _moment(value: Any) -> datetime:
-    """A time as the driver gave it: aware, naive UTC, or (SQLite) ISO text."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    moment: datetime = value
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 import uuid
@@ -111,10 +112,18 @@ class AnyOf(models.Lookup):  # type: ignore[type-arg]
         if not self.rhs:
             return "1 = 0", ()
         field = self.lhs.output_field
-        ids = [field.get_db_prep_value(value, connection) for value in self.rhs]
         if connection.vendor == "postgresql":
-            array = f"{{{','.join(map(str, ids))}}}"
-            return f"{lhs} = ANY(%s::uuid[])", (*params, array)
+            # Ids of ours are read by a pattern: a UUID object for each would be most of the cost.
+            prefix = getattr(getattr(field, "target_field", field), "prefix", "")
+            form = re.compile(f"{prefix}_([0-9a-f]{{32}})")
+            ids = [
+                found[1]
+                if isinstance(value, str) and (found := form.fullmatch(value))
+                else str(field.get_db_prep_value(value, connection))
+                for value in self.rhs
+            ]
+            return f"{lhs} = ANY(%s::uuid[])", (*params, f"{{{','.join(ids)}}}")
+        ids = [field.get_db_prep_value(value, connection) for value in self.rhs]
         return f"{lhs} IN ({', '.join(['%s'] * len(ids))})", (*params, *ids)
 
 
@@ -125,6 +134,15 @@ class SealedField(models.TextField):  # type: ignore[type-arg]
         return None if value is None else Sealed(value)
 
     def to_python(self, value: Any) -> Any:
+        return value
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        # The instance outlives its saving, and ends in caches, pickles and error reports: from here
+        # on it holds what the row holds.
+        value = getattr(model_instance, self.attname)
+        if value and not isinstance(value, Sealed):
+            value = Sealed(self.get_prep_value(value))
+            setattr(model_instance, self.attname, value)
         return value
 
     def get_prep_value(self, value: Any) -> Any:

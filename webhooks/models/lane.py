@@ -20,11 +20,12 @@ from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.clock import db_now
-from webhooks.models.attempt import DeliveryAttempt
 from webhooks.models.bulk import update_rows
-from webhooks.models.delivery import Delivery
 from webhooks.models.fields import AnyOf
-from webhooks.models.subscription import ON_HOLD, Status, Subscription
+from webhooks.models.lane_reports import FAILING as FAILING
+from webhooks.models.lane_reports import SUSPENDED as SUSPENDED
+from webhooks.models.lane_reports import LaneReports
+from webhooks.models.subscription import ON_HOLD, Subscription
 
 #: What a holder may change in the lane's row when it lets go or paces the lane.
 PACING = (
@@ -35,15 +36,21 @@ PACING = (
     "last_success_at",
     "last_failure_at",
     "failing_since",
+    "parked_since",
+    "probes",
+    "recent",
+    "recent_failed",
+    "recent_since",
+    "window",
+    "ramp",
+    "clock_stopped_ms",
 )
 
-#: What ``told`` says; "": nothing, or that all is well.
-FAILING, SUSPENDED = "failing", "suspended"
-#: Reasons of a status that its owner chose, later or when it subscribed.
-BY_ITS_OWNER = ("client", "")
+#: Rests for these reasons stop the clock, and are added to it as they begin (engine/pacing.py).
+COUNTED_AHEAD = frozenset({"parked", "rate_limit"})
 
 
-class LaneQuerySet(models.QuerySet["Lane"]):
+class LaneQuerySet(LaneReports):
     def ready(self, now: datetime) -> Self:
         """Lanes that may be claimed at ``now``, the longest waiting first."""
         return self.filter(claim_at__lte=now).order_by("claim_at")
@@ -69,11 +76,20 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         lock = self.lock if wait else self.lock_free
         locked = lock([subscription_id])
         if not locked and not self.filter(pk=subscription_id).exists():
-            stored = Subscription.objects.using(self.db).get(pk=subscription_id)
-            made = Lane(subscription=stored, held=stored.status in ON_HOLD)
-            self.bulk_create([made], ignore_conflicts=True)
+            if not self.make([subscription_id]):
+                raise Subscription.DoesNotExist(f"{subscription_id} was deleted.")
             locked = lock([subscription_id])
         return locked[0] if locked else None
+
+    def make(self, ids: Collection[str]) -> int:
+        """Make the lanes of subscriptions that were written past ``subscribe()``, e.g. by a
+        fixture; of how many there are. A lane that is there stays as it is.
+        """
+        now = db_now(self.db)
+        found = Subscription.objects.using(self.db).filter(pk__any=ids)
+        made = [Lane.of(subscription, now) for subscription in found]
+        self.bulk_create(made, batch_size=500, ignore_conflicts=True)
+        return len(made)
 
     def claim(
         self, token: uuid.UUID, *, lease: timedelta, limit: int, faster_than: float | None = None
@@ -150,6 +166,8 @@ class LaneQuerySet(models.QuerySet["Lane"]):
         The earliest due is read here, after the locks were taken and in a statement of its own:
         read earlier, it could miss what somebody added before the lock was granted.
         """
+        if not locked:
+            return
         earliest = self.earliest_due([lane.pk for lane in locked])
         now = db_now(self.db)
         for lane in locked:
@@ -164,103 +182,6 @@ class LaneQuerySet(models.QuerySet["Lane"]):
     def pace(self, locked: Sequence[Lane]) -> None:
         """Write the pacing of locked lanes that their holder keeps."""
         update_rows(self.db, Lane, PACING, [lane.values(PACING) for lane in locked])
-
-    def earliest_due(self, ids: Collection[str]) -> dict[str, datetime]:
-        """When the earliest pending delivery of each lane is due."""
-        pending = Delivery.objects.using(self.db).pending()
-        first = pending.filter(subscription_id=models.OuterRef("pk")).order_by("due_at")
-        rows = self.filter(pk__any=ids).annotate(
-            earliest=models.Subquery(first.values("due_at")[:1])
-        )
-        return {pk: due for pk, due in rows.values_list("pk", "earliest") if due is not None}
-
-    def astray(self, limit: int) -> list[str]:
-        """Lanes that nobody holds and nobody would claim in time, by their deliveries.
-
-        Read without locks, so a lane may be named that is just being written; look again under
-        its lock before you believe it.
-        """
-        first = (
-            Delivery.objects.using(self.db)
-            .pending()
-            .filter(subscription_id=models.OuterRef("pk"))
-            .order_by("due_at")
-        )
-        late = models.Q(claim_at__isnull=True) | (
-            models.Q(claim_at__gt=models.F("earliest"))
-            & models.Q(claim_at__gt=db_now(self.db))
-            & (
-                models.Q(paused_until__isnull=True)
-                | models.Q(claim_at__gt=models.F("paused_until"))
-            )
-        )
-        # By the subscription's status, should somebody have written that past the life cycle.
-        found = (
-            self.filter(token__isnull=True)
-            .exclude(subscription__status__in=ON_HOLD)
-            .annotate(earliest=models.Subquery(first.values("due_at")[:1]))
-            .filter(late, earliest__isnull=False)
-        )
-        return list(found.values_list("pk", flat=True)[:limit])
-
-    def untold(self, *, failing_after: int) -> Self:
-        """Lanes whose owner was last told something else than what is so; that is ``state``.
-
-        ``suspended``: by somebody else than the owner. ``failing``: after so many failures in a
-        row, until a success comes: an endpoint that was replaced is not known to be mended. Else
-        "". With their subscriptions, by id; quiet lanes are passed over without a look at theirs.
-        """
-        subscribed = models.Q(subscription__status=Status.SUBSCRIBED)
-        suspended = models.Q(subscription__status=Status.SUSPENDED)
-        no_success_since = (
-            models.Q(failures__gt=0)
-            | models.Q(last_success_at__isnull=True)
-            | models.Q(last_success_at__lte=models.F("last_failure_at"))
-        )
-        state = models.Case(
-            models.When(
-                suspended & ~models.Q(subscription__status_reason__in=BY_ITS_OWNER),
-                then=models.Value(SUSPENDED),
-            ),
-            models.When(
-                subscribed
-                & (
-                    models.Q(failures__gte=failing_after)
-                    | models.Q(told=FAILING) & no_success_since
-                ),
-                then=models.Value(FAILING),
-            ),
-            default=models.Value(""),
-        )
-        concerned = models.Q(failures__gte=failing_after) | ~models.Q(told="") | models.Q(held=True)
-        return (
-            self.filter(concerned)
-            .annotate(state=state)
-            .exclude(told=models.F("state"))
-            .select_related("subscription")
-            .order_by("pk")
-        )
-
-    def last_errors(self, ids: Collection[str]) -> dict[str, str]:
-        """The error code of each lane's last failed attempt.
-
-        For lanes that failed lately: a long row of successes would be read to its end.
-        """
-        failed = DeliveryAttempt.objects.using(self.db).exclude(error_code="")
-        last = failed.filter(subscription_id=models.OuterRef("pk")).order_by("-pk")
-        rows = self.filter(pk__any=ids).annotate(
-            code=models.Subquery(last.values("error_code")[:1])
-        )
-        return {pk: code for pk, code in rows.values_list("pk", "code") if code is not None}
-
-    def next_claim_at(self) -> datetime | None:
-        """When the first lane of all may be claimed."""
-        return (
-            self.filter(claim_at__isnull=False)
-            .order_by("claim_at")
-            .values_list("claim_at", flat=True)
-            .first()
-        )
 
 
 class Lane(models.Model):
@@ -287,11 +208,46 @@ class Lane(models.Model):
     last_success_at = models.DateTimeField(_("last success"), null=True, blank=True)
     last_failure_at = models.DateTimeField(_("last failure"), null=True, blank=True)
     failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
+    # The breaker (engine/pacing.py): open means parked, one probe at a time.
+    parked_since = models.DateTimeField(_("parked since"), null=True, blank=True)
+    probes = models.PositiveSmallIntegerField(
+        _("probes"), default=0, help_text=_("Failed probes since it was parked.")
+    )
+    recent = models.PositiveIntegerField(_("recent attempts"), default=0)
+    recent_failed = models.PositiveIntegerField(_("recent failures"), default=0)
+    recent_since = models.DateTimeField(_("recent since"), null=True, blank=True)
+    window = models.PositiveIntegerField(
+        _("in flight at most"),
+        null=True,
+        blank=True,
+        help_text=_("What the endpoint bears by its last answers; empty: not limited."),
+    )
+    ramp = models.PositiveIntegerField(
+        _("ramp"),
+        null=True,
+        blank=True,
+        help_text=_("POSTs a second while it recovers; empty: full speed."),
+    )
+    # The age of a delivery does not grow while its lane stands still.
+    clock_stopped_ms = models.PositiveBigIntegerField(_("stood still, ms"), default=0)
+    clock_stopped_since = models.DateTimeField(_("stands still since"), null=True, blank=True)
+    probe_at = models.DateTimeField(
+        _("next probe"),
+        null=True,
+        blank=True,
+        help_text=_("When a subscription that the service suspended is tried once more."),
+    )
     discard_before = models.DateTimeField(
         _("discard until"),
         null=True,
         blank=True,
         help_text=_("Pending deliveries that were made up to then are discarded, not sent."),
+    )
+    retime_before = models.DateTimeField(
+        _("re-time until"),
+        null=True,
+        blank=True,
+        help_text=_("Pending deliveries that were made up to then are moved to another window."),
     )
     told = models.CharField(
         _("owner was told"),
@@ -307,6 +263,13 @@ class Lane(models.Model):
     class Meta:
         verbose_name = _("lane")
         verbose_name_plural = _("lanes")
+        indexes = [
+            models.Index(
+                fields=["probe_at"],
+                condition=models.Q(probe_at__isnull=False),
+                name="webhooks_lane_probe",
+            ),
+        ]
         constraints = [
             # Whatever moves claim_at, a leased lane cannot be claimed before its lease ends.
             models.CheckConstraint(
@@ -324,19 +287,68 @@ class Lane(models.Model):
     def __str__(self) -> str:
         return f"lane of {self.pk}"
 
+    @classmethod
+    def of(cls, subscription: Subscription, now: datetime) -> Lane:
+        """A new subscription's lane, not yet written. Its clock stands still while it is held."""
+        held = subscription.status in ON_HOLD
+        stopped = now if held else None
+        return cls(subscription=subscription, held=held, clock_stopped_since=stopped)
+
+    def clock_at(self, now: datetime) -> int:
+        """For how long this lane has stood still in all by ``now``, in ms.
+
+        A delivery remembers what that was when it was first due, and its age does not grow by what
+        was added since: while the lane is on hold, parked, or held by the client's own rate.
+        """
+        stands = now - (self.clock_stopped_since or now)
+        return self.clock_stopped_ms - self._counted_ahead(now) + max(0, _milliseconds(stands))
+
+    def _counted_ahead(self, now: datetime) -> int:
+        """What is left of a rest that was added to the clock when it began, in ms."""
+        if self.paused_until is None or self.pause_reason not in COUNTED_AHEAD:
+            return 0
+        return min(self.clock_stopped_ms, max(0, _milliseconds(self.paused_until - now)))
+
+    def probe_now(self, now: datetime) -> bool:
+        """End the rest of a parked lane that nobody holds: its next probe goes now; whether it had
+        one to wait for."""
+        if self.parked_since is None or self.token is not None or self.paused_until is None:
+            return False
+        self.clock_stopped_ms -= self._counted_ahead(now)
+        self.paused_until = min(self.paused_until, now)
+        return True
+
+    def hold(self, held: bool, now: datetime) -> None:
+        """Send nothing from now on, or send again; the clock follows."""
+        if held and self.clock_stopped_since is None:
+            # Up to the end of its rest it has been counted.
+            self.clock_stopped_since = now + timedelta(milliseconds=self._counted_ahead(now))
+        elif not held and self.clock_stopped_since is not None:
+            self.clock_stopped_ms += max(0, _milliseconds(now - self.clock_stopped_since))
+            self.clock_stopped_since = None
+        self.held = held
+
     def next_claim(self, earliest_due: datetime | None) -> datetime | None:
         """When a lane that nobody holds may be claimed, given its earliest due delivery."""
         if self.held or earliest_due is None:
             return None
         return max(earliest_due, self.paused_until or earliest_due)
 
-    def begin_anew(self) -> None:
+    def begin_anew(self, now: datetime) -> None:
         """Forget the old endpoint's pause and failures: another one, or a mended one, is tried."""
+        self.clock_stopped_ms -= self._counted_ahead(now)  # the rest ends here
+        if self.clock_stopped_since is not None:
+            self.clock_stopped_since = min(self.clock_stopped_since, now)
         self.paused_until = None
         self.pause_reason = ""
         self.failures = 0
         self.failing_since = None
         self.latency_ms = None
+        self.parked_since = None
+        self.probes = 0
+        self.recent = self.recent_failed = 0
+        self.recent_since = None
+        self.window = self.ramp = None
 
     def values(self, columns: Iterable[str]) -> tuple[object, ...]:
         return (self.pk, *(getattr(self, column) for column in columns))
@@ -344,3 +356,7 @@ class Lane(models.Model):
 
 # A related field has lookups of its own; this one's key is an id like any other.
 Lane._meta.get_field("subscription").register_lookup(AnyOf)
+
+
+def _milliseconds(span: timedelta) -> int:
+    return round(span / timedelta(milliseconds=1))

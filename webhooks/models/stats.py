@@ -8,7 +8,7 @@ percentile can be estimated from the sums.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,24 +16,20 @@ from typing import Any
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from webhooks.models.buckets import ACK_BOUNDS as ACK_BOUNDS
+from webhooks.models.buckets import ACK_COLUMNS as ACK_COLUMNS
+from webhooks.models.buckets import DAY as DAY
+from webhooks.models.buckets import FRESH as FRESH
+from webhooks.models.buckets import HOUR as HOUR
+from webhooks.models.buckets import LATENCY_BOUNDS as LATENCY_BOUNDS
+from webhooks.models.buckets import LATENCY_COLUMNS as LATENCY_COLUMNS
+from webhooks.models.buckets import percentile as percentile
 from webhooks.models.bulk import add_rows
+from webhooks.models.stats_reports import StatsReports
 from webhooks.models.subscription import Subscription
 
 #: The subscription of the rows that count the whole service.
 WHOLE_SERVICE = "sub_" + "0" * 32
-
-#: Widths of the time buckets, in seconds: fresh rows, after 48 hours, after 30 days.
-FRESH, HOUR, DAY = 300, 3600, 86_400
-
-#: Upper bounds, in ms, of the buckets for the time of one POST; one more bucket is above them.
-LATENCY_BOUNDS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 15_000)
-#: The same for the time from the event's record to its acknowledgement.
-ACK_BOUNDS = (
-    *(100, 250, 500, 1000, 2500, 5000, 15_000, 60_000, 300_000),
-    *(1_800_000, 7_200_000, 36_000_000, 86_400_000),
-)
-LATENCY_COLUMNS = tuple(f"latency_{i}" for i in range(len(LATENCY_BOUNDS) + 1))
-ACK_COLUMNS = tuple(f"ack_{i}" for i in range(len(ACK_BOUNDS) + 1))
 
 KEYS = ("subscription", "type", "width", "bucket", "code")
 COUNTERS = ("attempts", "first_try", "delivered", "dead", *LATENCY_COLUMNS, *ACK_COLUMNS)
@@ -81,6 +77,43 @@ class Tally:
                 row[2] += 1
                 row[4 + len(LATENCY_COLUMNS) + bisect_left(ACK_BOUNDS, ack_ms)] += 1
 
+    def count_batch(
+        self,
+        types: Mapping[str, int],
+        *,
+        subscription_id: str,
+        at: datetime,
+        code: str,
+        elapsed_ms: float,
+        first_try: bool,
+        dead: bool,
+        ack_ms: Mapping[str, Sequence[float]] | None,
+    ) -> None:
+        """Count one attempt at a batch; else as :meth:`count`.
+
+        types: events of each type in it. Each of them was tried, delivered, given up; the endpoint
+        answered once, and that is counted for the first type alone.
+        """
+        bucket = datetime.fromtimestamp(at.timestamp() // FRESH * FRESH, UTC)
+        for whose in (subscription_id, WHOLE_SERVICE):
+            answered = 1
+            for event_type, events in types.items():
+                key = (whose, event_type, FRESH, bucket, code)
+                row = self._rows.setdefault(key, [0] * len(COUNTERS))
+                row[0] += events
+                row[4 + bisect_left(LATENCY_BOUNDS, elapsed_ms)] += answered
+                answered = 0
+                if dead:
+                    row[3] += events
+                if ack_ms is not None:
+                    row[1] += events * first_try
+                    row[2] += events
+                    waits = ack_ms[event_type]
+                    # One wait for all of them, or one for each.
+                    times = events if len(waits) == 1 else 1
+                    for wait in waits:
+                        row[4 + len(LATENCY_COLUMNS) + bisect_left(ACK_BOUNDS, wait)] += times
+
     def rows(self) -> list[tuple[Any, ...]]:
         """Rows of keys and counters in the order of their keys, as locks must be taken."""
         return [(*key, *counters) for key, counters in sorted(self._rows.items())]
@@ -103,26 +136,7 @@ class Sums:
     latency: Sequence[int]
 
 
-def percentile(counts: Sequence[int], bounds: Sequence[int], share: float) -> float | None:
-    """The value below which ``share`` (0 to 1) of what was counted lies, estimated; None: nothing.
-
-    Within a bucket, values are taken as evenly spread. The last bucket has no upper bound: what
-    lies there is taken for the last bound, so such an answer means "at least".
-    """
-    total = sum(counts)
-    if not total:
-        return None
-    rank, below = share * total, 0
-    lower = 0
-    for count, upper in zip(counts, bounds, strict=False):
-        if count and below + count >= rank:
-            return lower + (upper - lower) * (rank - below) / count
-        below += count
-        lower = upper
-    return float(bounds[-1])
-
-
-class StatsQuerySet(models.QuerySet["DeliveryStats"]):
+class StatsQuerySet(StatsReports):
     def sums(self, subscription_id: str, since: datetime) -> list[Sums]:
         """What ended since then (48 hours ago at most), by code; for ``WHOLE_SERVICE``, of all.
 

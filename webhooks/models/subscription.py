@@ -14,10 +14,12 @@ from django.db import models
 from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_variables
 from oauth2_provider.settings import oauth2_settings
 
 from webhooks import catalog
-from webhooks.access import Client, granted, sees
+from webhooks.access import ALL, Client, granted, sees
+from webhooks.bounds import MAX_INTEGER, is_storable, metadata_fault
 from webhooks.exceptions import BlockedAddress
 from webhooks.headers import clean_headers
 from webhooks.models.fields import (
@@ -26,6 +28,7 @@ from webhooks.models.fields import (
     new_secret_id,
     new_subscription_id,
 )
+from webhooks.shapes import shape_faults
 from webhooks.transports.addresses import check_url
 
 if TYPE_CHECKING:
@@ -76,19 +79,20 @@ class Handshake(models.TextChoices):
 #: Statuses in which nothing is sent. (An unsubscribed lane is claimed: to cancel what is pending.)
 ON_HOLD = (Status.PENDING, Status.SUSPENDED)
 
+#: Why the service itself suspends an endpoint that fails, and resumes it after a probe.
+FOR_FAILING, BY_PROBE = "failing", "recovered"
+
 #: Statuses in which a subscription is given new deliveries.
 RECEIVING = (Status.SUBSCRIBED, Status.SUSPENDED)
 
-#: What this release acts upon. The columns are wider than that, so that later releases need no
-#: migration of a large table; ``clean`` refuses what would be silently ignored.
-ACTED_UPON: dict[str, tuple[Any, ...]] = {
-    "trigger": (Trigger.REALTIME,),
-    "format": (Format.STANDARD,),
-    "payload": (Payload.FULL,),
-    "content": (Content.EVENTS,),
-    "batch_size": (1,),
-}
+#: What chooses the window of a digest: pending deliveries follow where one of these is changed.
+SCHEDULE = ("trigger", "time_zone", "hour", "day")
 
+#: Fields that hold text from outside, and numbers, as far as nothing else bounds them.
+TEXTS = ("requester", "scopes", "status_reason", "status_actor", "description", "contact_email")
+COUNTS = ("batch_seconds", "rate_limit", "max_in_flight")
+#: An event waits for others to fill its batch for so many seconds at most.
+MOST_BATCH_SECONDS = 3600
 
 #: The namespace of what the service itself tells subscribers of: how their subscriptions fare.
 OPERATIONAL = "webhooks."
@@ -141,6 +145,7 @@ class SubscriptionQuerySet(models.QuerySet["Subscription"]):
 
 
 class SubscriptionManager(models.Manager.from_queryset(SubscriptionQuerySet)):  # type: ignore[misc]
+    @sensitive_variables()
     def subscribe(self, **asked: Any) -> tuple[Subscription, str]:
         """Make a live subscription; see :func:`webhooks.lifecycle.subscribe`."""
         from webhooks.lifecycle import subscribe
@@ -198,6 +203,13 @@ class Subscription(models.Model):
     # by a revocation as well as by the clean-up of expired ones.
     grant_revoked_at = models.DateTimeField(_("grant revoked at"), null=True, editable=False)
 
+    reshaped_at = models.DateTimeField(
+        _("shape changed at"),
+        null=True,
+        editable=False,
+        help_text=_("What was tried before then, in another format or payload, gets another id."),
+    )
+
     trigger = models.CharField(
         _("trigger"), max_length=16, choices=Trigger.choices, default=Trigger.REALTIME
     )
@@ -206,11 +218,10 @@ class Subscription(models.Model):
         _("hour of day"), default=0, validators=[MaxValueValidator(23)]
     )
     day = models.PositiveSmallIntegerField(
-        _("day of month"), default=1, validators=[MinValueValidator(1), MaxValueValidator(28)]
+        _("day of month"), default=1, validators=[MinValueValidator(1), MaxValueValidator(31)]
     )
-    format = models.CharField(
-        _("format"), max_length=32, choices=Format.choices, default=Format.STANDARD
-    )
+    # Without choices: a host has formats of its own.
+    format = models.CharField(_("format"), max_length=32, default=Format.STANDARD)
     payload = models.CharField(
         _("payload"), max_length=8, choices=Payload.choices, default=Payload.FULL
     )
@@ -220,7 +231,18 @@ class Subscription(models.Model):
     batch_size = models.PositiveIntegerField(
         _("batch size"), default=1, validators=[MinValueValidator(1), MaxValueValidator(1000)]
     )
-    batch_seconds = models.PositiveIntegerField(_("batch seconds"), default=0)
+    batch_seconds = models.PositiveIntegerField(
+        _("batch seconds"),
+        default=0,
+        validators=[MaxValueValidator(MOST_BATCH_SECONDS)],
+        help_text=_("How long an event waits for others, in real time, while a batch is not full."),
+    )
+    empty_digests = models.BooleanField(
+        _("empty digests"),
+        default=False,
+        db_default=False,
+        help_text=_("Send a digest also of a window in which nothing happened."),
+    )
     rate_limit = models.PositiveIntegerField(
         _("rate limit"),
         null=True,
@@ -262,6 +284,12 @@ class Subscription(models.Model):
     class Meta:
         verbose_name = _("subscription")
         verbose_name_plural = _("subscriptions")
+        # To unsubscribe is to delete it, as far as a person may: the row stays for the log.
+        permissions = [
+            ("ping_subscription", "Can ping subscriptions"),
+            ("suspend_subscription", "Can suspend and resume subscriptions"),
+            ("rotate_secret_subscription", "Can rotate signing secrets"),
+        ]
         indexes = [
             models.Index(fields=["requester", "status"], name="webhooks_sub_requester"),
             models.Index(fields=["status", "id"], name="webhooks_sub_status"),
@@ -276,6 +304,16 @@ class Subscription(models.Model):
         # Without the query: it is where people put their tokens.
         return f"{self.requester} → {self.callback_url.split('?')[0]}"
 
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether its events come in digests."""
+        return self.trigger != Trigger.REALTIME
+
+    @property
+    def batches(self) -> bool:
+        """Whether its events travel in batches: in the batch's envelope, also if it is one."""
+        return self.trigger != Trigger.REALTIME or self.batch_size > 1
+
     def covers(self, event_type: str) -> bool:
         return matches(self.event_types, event_type)
 
@@ -285,9 +323,13 @@ class Subscription(models.Model):
         patterns: others than its own, which it is to be given.
         """
         asked = self.event_types if patterns is None else patterns
+        # While its owner is entitled to nothing, what it had been granted may come back.
+        whole = granted(self)
+        if whole is None:
+            whole = frozenset(self.scopes.split()) or ALL
         return [
             entry.name
-            for entry in catalog.visible(granted(self))
+            for entry in catalog.visible(whole)
             if matches(asked, entry.name) and not sees(scopes, entry)
         ]
 
@@ -319,10 +361,18 @@ class Subscription(models.Model):
             errors["retry_schedule"] = _(
                 "A list of at most 30 numbers of seconds, each from 1 to 86,400."
             )
-        for name, accepted in ACTED_UPON.items():
+        if "metadata" in names and (fault := metadata_fault(self.metadata)):
+            errors["metadata"] = fault
+        for name in TEXTS:
+            if name in names and not is_storable(str(getattr(self, name))):
+                errors[name] = _(
+                    "It holds a character that cannot be stored (U+0000, a surrogate)."
+                )
+        for name in COUNTS:
             value = getattr(self, name)
-            if name in names and value not in accepted:
-                errors[name] = _("%(value)r is not available in this release.") % {"value": value}
+            if name in names and isinstance(value, int) and value > MAX_INTEGER:
+                errors[name] = _("At most %(limit)d.") % {"limit": MAX_INTEGER}
+        errors |= shape_faults(self, names)
         if {"headers", "basic_auth"} & set(names):
             errors.update(clean_headers(self))
         if errors:

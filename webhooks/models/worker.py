@@ -135,9 +135,25 @@ class DutyQuerySet(models.QuerySet["Duty"]):
         """Give a duty back."""
         self.filter(name=name, holder=holder).update(holder=None, until=None)
 
-    def note(self, name: str, *, add: int = 0) -> None:
-        """Remember that a duty was done just now, and add to its counter."""
-        self.filter(name=name).update(ran_at=db_now(self.db), counter=models.F("counter") + add)
+    def note(
+        self,
+        name: str,
+        *,
+        add: int = 0,
+        planned: datetime | None = None,
+        every: timedelta | None = None,
+    ) -> None:
+        """Remember that a duty was done just now, and add to its counter.
+
+        planned: when it was to be done; without it, ``every`` so long after the last time.
+        """
+        now = db_now(self.db)
+        duty = self.filter(name=name)
+        if planned is None and every is not None:
+            last = duty.values_list("ran_at", flat=True).first()
+            planned = last + every if last is not None else None
+        late = None if planned is None else max(0, round((now - planned).total_seconds() * 1000))
+        duty.update(ran_at=now, late_ms=late, counter=models.F("counter") + add)
 
 
 class Duty(models.Model):
@@ -146,6 +162,7 @@ class Duty(models.Model):
     ``fanout``: its row is the fan-out's lock, its counter the last ``Event.seq`` given.
     ``sitter``: waits for retries that are due soon. ``sweep``: its counter is the number of lanes
     it had to repair (there should be none). ``prune``: its counter is the number of rows removed.
+    ``tick``: begins the windows of digests, each hour. late_ms: of those that run by the clock.
     """
 
     class Name(models.TextChoices):
@@ -153,12 +170,18 @@ class Duty(models.Model):
         SITTER = "sitter", _("sitter")
         SWEEP = "sweep", _("sweep")
         PRUNE = "prune", _("prune")
+        TICK = "tick", _("tick")
 
     name = models.CharField(_("name"), max_length=16, primary_key=True, choices=Name.choices)
     counter = models.BigIntegerField(_("counter"), default=0)
     holder = models.UUIDField(null=True, editable=False)
     until = models.DateTimeField(_("held until"), null=True)
     ran_at = models.DateTimeField(_("last run"), null=True)
+    late_ms = models.PositiveBigIntegerField(
+        _("late, ms"),
+        null=True,
+        help_text=_("How long after its planned time the last run began; empty: it has none."),
+    )
 
     objects = DutyQuerySet.as_manager()
 
