@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import Callable
 
+from webhooks.clock import db_now
 from webhooks.conf import settings
 from webhooks.engine import housekeeping
 from webhooks.engine.wake import wake
@@ -37,6 +38,20 @@ def sweep() -> None:
             wake(force=True)
 
     _safely("sweep", look)
+
+
+def tick() -> None:
+    """Begin the windows of digests, and send what those that ended hold; run it each hour.
+
+    One that comes late, twice or never loses nothing: the sweep finds what is due as well.
+    """
+
+    def begin() -> None:
+        using = settings.database
+        housekeeping.tick(using, housekeeping.planned_hour(db_now(using)))
+        wake(force=True)
+
+    _safely("tick", begin)
 
 
 def prune() -> None:

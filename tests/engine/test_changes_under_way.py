@@ -27,6 +27,7 @@ from tests.world import (
     until,
 )
 from webhooks import lifecycle, signals
+from webhooks.clock import db_now
 from webhooks.engine import holdings as holdings_module
 from webhooks.engine import lanes as lanes_module
 from webhooks.engine.transactions import atomically
@@ -87,6 +88,28 @@ def test_what_is_discarded_by_a_quick_suspension_is_not_sent_from_the_buffer(
     discarded = set(Delivery.objects.filter(state="discarded").values_list("event_id", flat=True))
     assert len(discarded) > 100
     assert not discarded & receiver.ids.keys()
+
+
+def test_a_retry_in_the_buffer_never_has_another_body_under_its_old_id(
+    receivers: Callable[..., Receiver],
+) -> None:
+    receiver = receivers(Answer(status=500))
+    subscription = subscribe(receiver, max_in_flight=1, retry_schedule=[1, 1, 1])
+    fast(subscription)
+    retried = emit_orders(4)
+    deliver()
+    assert len(receiver.posts) == 4
+    now = db_now("default")
+    Delivery.objects.update(due_at=now)
+    Lane.objects.update(claim_at=now, paused_until=None, failures=0)
+    receiver.answer = Answer(after=1.5)
+    with a_worker():
+        receiver.wait_for(5)  # the others wait in the buffer behind this one
+        lifecycle.update(subscription, format="mandrill")
+        until(lambda: states() == {"delivered": 4})
+    for event in retried:
+        assert len(receiver.bodies_of(event.pk)) == 1
+    assert len(receiver.ids) > 4  # what came in the new shape came under ids of its own
 
 
 def test_a_scope_that_is_lost_stops_what_is_buffered(

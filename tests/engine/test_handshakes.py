@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
@@ -13,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from standardwebhooks.webhooks import Webhook
 
 from tests.world import (
@@ -29,6 +31,8 @@ from webhooks.clock import Clock, db_now
 from webhooks.crypto import Sealed
 from webhooks.engine.handshakes import Handshakes
 from webhooks.engine.housekeeping import sweep
+from webhooks.engine.trials import Trials
+from webhooks.engine.wake import POLL
 from webhooks.formats.signing import generate_secret
 from webhooks.lifecycle import change_status, subscribe
 from webhooks.models import (
@@ -585,11 +589,28 @@ class Mute(Transport):
         pass
 
 
-def worker(transport: Transport) -> Handshakes:
-    return Handshakes("default", uuid.uuid4(), Clock("default"), transport)
+def worker(transport: Transport) -> Trials:
+    return Trials("default", uuid.uuid4(), Clock("default"), transport, [Handshakes()])
 
 
 class TestBesideOthers:
+    def test_a_worker_with_deliveries_under_way_looks_seldom(self) -> None:
+        trials = worker(Mute(concurrency=32))
+        with CaptureQueriesContext(connection) as captured:
+            trials.look(31)
+            began = time.monotonic()
+            while time.monotonic() - began < 2 * POLL:
+                trials.look(31)
+        assert len(captured) == 1
+
+    def test_an_idle_worker_looks_often(self) -> None:
+        trials = worker(Mute(concurrency=32))
+        with CaptureQueriesContext(connection) as captured:
+            trials.look(32)
+            time.sleep(1.1 * POLL)
+            trials.look(32)
+        assert len(captured) == 2
+
     def test_an_endpoint_that_hangs_holds_up_no_deliveries(
         self, endpoint: Endpoint, receiver: Receiver
     ) -> None:
@@ -658,7 +679,7 @@ class TestBesideOthers:
     ) -> None:
         subscription = ask(endpoint)
         mute = Mute(concurrency=32)
-        monkeypatch.setattr("webhooks.engine.handshakes.STALE", 0.0)
+        monkeypatch.setattr("webhooks.engine.trials.STALE", 0.0)
         worker(mute)._begin([subscription.pk])
         assert mute.started == []
         assert Lane.objects.get().failures == 0
@@ -741,7 +762,7 @@ class TestBesideOthers:
     ) -> None:
         from django.db import IntegrityError
 
-        from webhooks.engine import handshakes as module
+        from webhooks.engine import trials as module
 
         endpoint.answer = echo
         subscription = ask(endpoint)

@@ -10,9 +10,10 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from tests.world import Receiver, emit_orders, fan_out_all, subscribe
-from webhooks.clock import db_now
+from webhooks.clock import Clock, db_now
 from webhooks.engine import housekeeping
 from webhooks.engine import lanes as leases
+from webhooks.engine.holdings import Holdings
 from webhooks.engine.transactions import atomically
 from webhooks.lifecycle import change_status, rotate_secret
 from webhooks.models import Delivery, Duty, Lane, Subscription
@@ -322,3 +323,9 @@ def test_the_repair_looks_again_under_the_lock(
     assert housekeeping.repair("default") == 0
     assert row(subscription).claim_at == sound
     monkeypatch.undo()
+
+
+def test_a_look_that_finds_nothing_is_one_statement(django_assert_num_queries: Any) -> None:
+    holdings = Holdings("default", ME, Clock("default"), 16)
+    with django_assert_num_queries(1):
+        assert holdings.claim(fast_only=False) == (0, False)

@@ -40,7 +40,9 @@ def test_every_2xx_is_a_success(status: int) -> None:
     ],
 )
 def test_every_other_status_is_a_failure_with_a_code(status: int, code: str) -> None:
-    assert judge(Response(status_code=status), NOW) == Outcome(Verdict.FAILED, code)
+    found = judge(Response(status_code=status), NOW)
+    assert (found.verdict, found.code, found.retry_after) == (Verdict.FAILED, code, None)
+    assert found.overloaded is (status in (429, 503))
 
 
 def test_410_means_that_the_endpoint_wants_no_more() -> None:
@@ -49,7 +51,8 @@ def test_410_means_that_the_endpoint_wants_no_more() -> None:
 
 @pytest.mark.parametrize("code", [base.TIMEOUT, base.DNS_ERROR, base.BLOCKED_ADDRESS])
 def test_without_a_status_the_transports_code_stands(code: str) -> None:
-    assert judge(Response(error_code=code), NOW) == Outcome(Verdict.FAILED, code)
+    found = judge(Response(error_code=code), NOW)
+    assert found == Outcome(Verdict.FAILED, code, overloaded=code == base.TIMEOUT)
 
 
 def test_an_answer_without_status_and_code_is_still_a_failure_with_a_code() -> None:

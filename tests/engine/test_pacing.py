@@ -1,245 +1,225 @@
-"""Who may begin the next POST."""
+"""How much one endpoint is sent: the window, the ramp, the client's rate, and the clock of ages."""
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections import Counter, deque
+import math
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import pytest
 
-from tests.engine.lane_factory import FAST, NOW, SLOW, UNKNOWN, due, held_lane
-from webhooks.engine.lanes import HeldLane, Job
-from webhooks.engine.pacing import Shares
+from tests.engine.lane_factory import NOW
+from tests.simulator.world import Row
+from webhooks.engine.outcome import Outcome, judge
+from webhooks.engine.pacing import KNOWN, RAMP_BEGIN, RAMP_END, REMEMBERED, SECOND, Pacing, Speed
+from webhooks.transports.base import Response
 
-SLOTS = 32
-ME = uuid.uuid4()
-
-
-class Slots:
-    """A worker's slots: lanes begin and end POSTs, as the drain makes them."""
-
-    def __init__(self, *lanes: HeldLane, slots: int = SLOTS) -> None:
-        self.shares = Shares(slots)
-        self.slots = slots
-        self.lanes = list(lanes)
-        self.ready = deque(lanes)
-        self.jobs: list[tuple[HeldLane, Job]] = []
-
-    def add(self, lane: HeldLane) -> None:
-        self.lanes.append(lane)
-        self.ready.append(lane)
-
-    def fill(self, free: int | None = None, *, slow_too: bool = True) -> list[HeldLane]:
-        """Begin what may begin; the lanes that did, in turn."""
-        chosen = self.shares.choose(
-            self.ready,
-            self.lanes,
-            self.slots - len(self.jobs) if free is None else free,
-            now=time.monotonic(),
-            slow_too=slow_too,
-        )
-        for lane in chosen:
-            self.shares.began(lane)
-            self.jobs.append((lane, lane.begin(NOW, ME)))
-        return chosen
-
-    def end(self, lane: HeldLane, elapsed_ms: float = FAST) -> None:
-        """The oldest POST of the lane has its answer."""
-        place = next(i for i, (owner, _job) in enumerate(self.jobs) if owner is lane)
-        _owner, job = self.jobs.pop(place)
-        self.shares.ended(lane)
-        lane.ended(job, elapsed_ms)
-
-    def taken(self) -> list[int]:
-        """The slots that each lane has."""
-        counted = Counter(id(lane) for lane, _job in self.jobs)
-        return [counted[id(lane)] for lane in self.lanes]
+RNG = random.Random(1)
 
 
-@pytest.mark.parametrize("latency", [UNKNOWN, SLOW])
-def test_a_slow_lane_or_an_unknown_one_takes_an_eighth(latency: int | None) -> None:
-    worker = Slots(held_lane(latency))
-    worker.fill()
-    assert worker.taken() == [SLOTS // 8]
+@dataclass(frozen=True)
+class Post:
+    started_at: datetime
+    in_flight: int = 1
+    probe: bool = False
 
 
-def test_all_slow_lanes_together_take_a_half() -> None:
-    worker = Slots(*(held_lane(SLOW) for _ in range(20)))
-    worker.fill()
-    assert sum(worker.taken()) == SLOTS // 2
-    assert max(worker.taken()) == 1  # and they share it
+def after(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
 
 
-def test_slow_lanes_leave_the_other_half_to_a_fast_one() -> None:
-    worker = Slots(*(held_lane(SLOW) for _ in range(20)))
-    worker.fill()
-    fast = held_lane(FAST)
-    worker.add(fast)
-    worker.fill()
-    assert worker.taken()[-1] == SLOTS // 2
+def outcome(status: int | None, retry_after: str = "") -> Outcome:
+    error = "" if status else "timeout"
+    return judge(Response(status, error, retry_after=retry_after), NOW)
 
 
-def test_a_fast_lane_may_fill_what_is_free_but_an_eighth() -> None:
-    worker = Slots(held_lane(FAST))
-    worker.fill()
-    assert worker.taken() == [SLOTS - SLOTS // 8]
+def paced(row: Row, *, rate: int | None = None, cap: float = math.inf, at: float = 0) -> Pacing:
+    """A holder of the lane; ``at``: seconds after NOW."""
+    pacing = Pacing(row, after(at))
+    pacing.limit(rate, cap, 128, after(at))
+    return pacing
 
 
-def test_a_fast_lane_that_begins_to_hang_is_slow_after_a_second() -> None:
-    lane = held_lane(FAST)
-    worker = Slots(lane)
-    worker.fill(4)
-    assert not lane.is_slow(time.monotonic())
-    assert lane.is_slow(time.monotonic() + 1.1)
-    # It hangs: nothing more is begun for it, whatever is free.
-    for started in lane._starts:
-        lane._starts[started] -= 1.1
-    assert worker.fill() == []
+def begin_all(pacing: Pacing, at: float) -> int:
+    """Begin what may begin, one after the other; how many that were."""
+    begun = 0
+    while begun < 10_000 and pacing.room(begun):
+        pacing.begin(after(at))
+        begun += 1
+    return begun
 
 
-def test_a_lane_is_known_after_five_answers_and_follows_the_last_ones() -> None:
-    lane = held_lane(UNKNOWN)
-    worker = Slots(lane)
-    for answers in range(5):
-        assert lane.is_slow(time.monotonic()), answers
-        worker.fill(1)
-        worker.end(lane, 40)
-    assert not lane.is_slow(time.monotonic())
-    assert lane.row.latency_ms == 40
-    for _ in range(3):  # three of the last twenty or fewer are more than a tenth
-        worker.fill(1)
-        worker.end(lane, 2000)
-    assert lane.is_slow(time.monotonic())
+# The window
 
 
-def test_a_lane_with_one_event_at_a_time_is_known_after_five_holders() -> None:
-    latency: int | None = UNKNOWN
-    for holders in range(5):
-        lane = held_lane(latency, waiting=1)
-        assert lane.is_slow(time.monotonic()), holders
-        worker = Slots(lane)
-        worker.fill()
-        worker.end(lane, 40)
-        latency = lane.row.latency_ms
-    assert not held_lane(latency).is_slow(time.monotonic())
+@pytest.mark.parametrize("status", [None, 429, 503])
+def test_a_sign_of_overload_halves_what_was_in_flight(status: int | None) -> None:
+    row = Row()
+    pacing = paced(row)
+    pacing.failed(Post(after(0), in_flight=40), outcome(status), after(1), RNG)
+    assert row.window == 20
+    assert pacing.changed
 
 
-def test_one_slow_answer_does_not_make_a_lane_with_few_events_slow_but_several_do() -> None:
-    latency: int | None = 40
-    found = []
-    for _ in range(4):
-        lane = held_lane(latency, waiting=1)
-        worker = Slots(lane)
-        worker.fill()
-        worker.end(lane, 3000)
-        latency = lane.row.latency_ms
-        found.append(held_lane(latency).is_slow(time.monotonic()))
-    assert found == [False, True, True, True]
+def test_another_failure_leaves_the_window_alone() -> None:
+    row = Row()
+    paced(row).failed(Post(after(0), in_flight=40), outcome(500), after(1), RNG)
+    assert row.window is None
 
 
-def test_one_requester_takes_a_quarter_while_others_want_the_rest() -> None:
-    greedy = [held_lane(FAST, requester="app:greedy") for _ in range(12)]
-    others = [held_lane(FAST) for _ in range(3)]
-    worker = Slots(*greedy, *others)
-    worker.fill()
-    assert sum(worker.taken()[:12]) == SLOTS // 4
-    assert worker.taken()[12:] == [SLOTS // 4] * 3
+def test_what_began_before_the_last_halving_halves_nothing() -> None:
+    row = Row()
+    pacing = paced(row)
+    for at in (1, 1.1, 1.2):
+        pacing.failed(Post(after(0), in_flight=40), outcome(503), after(at), RNG)
+    assert row.window == 20
+    pacing.failed(Post(after(2), in_flight=20), outcome(503), after(3), RNG)
+    assert row.window == 10
 
 
-def test_one_host_takes_a_quarter_while_others_want_the_rest() -> None:
-    crowd = [held_lane(FAST, host="crowded.example") for _ in range(12)]
-    others = [held_lane(FAST) for _ in range(3)]
-    worker = Slots(*crowd, *others)
-    worker.fill()
-    assert sum(worker.taken()[:12]) == SLOTS // 4
-    assert worker.taken()[12:] == [SLOTS // 4] * 3
+def test_a_window_is_never_less_than_one_and_a_cap_stays_a_cap() -> None:
+    row = Row(window=1)
+    pacing = paced(row)
+    pacing.failed(Post(after(0), in_flight=1), outcome(503), after(1), RNG)
+    assert row.window == 1
+    assert paced(Row(window=30), cap=4).room(1) == 3
+    assert paced(Row(window=3), cap=8).room(1) == 2
 
 
-def test_what_no_other_requester_wants_is_given_away() -> None:
-    greedy = [held_lane(FAST, requester="app:greedy") for _ in range(12)]
-    worker = Slots(*greedy, held_lane(FAST, waiting=2))
-    worker.fill()
-    assert worker.taken()[-1] == 2
-    assert sum(worker.taken()) == SLOTS
+def test_each_success_widens_it_by_a_part_until_nothing_is_limited() -> None:
+    row = Row(window=4)
+    pacing = paced(row, cap=6)
+    widths = []
+    for _ in range(20):
+        pacing.succeeded(Post(after(0)), after(1))
+        widths.append(row.window)
+    assert widths[:6] == [4, 4, 4, 4, 5, 5]  # about one for each round of four
+    assert widths[-1] is None  # the client's cap is reached
+    assert sorted(widths, key=lambda width: width or 99) == widths
 
 
-def test_who_has_more_than_a_quarter_waits_for_a_newcomer() -> None:
-    greedy = held_lane(FAST, requester="app:greedy")
-    worker = Slots(greedy)
-    worker.fill()
-    newcomer = held_lane(FAST)
-    worker.add(newcomer)
-    worker.fill()
-    assert worker.taken() == [28, 4]
-    for _ in range(4):
-        worker.end(greedy)
-        assert worker.fill() == [newcomer]
-    assert worker.taken() == [24, SLOTS // 4]
+# The ramp
 
 
-def test_lanes_take_turns_when_one_slot_at_a_time_is_free() -> None:
-    worker = Slots(*(held_lane(FAST) for _ in range(5)))
-    turns = [worker.fill(1)[0] for _ in range(20)]
-    assert Counter(map(id, turns)) == {id(lane): 4 for lane in worker.lanes}
+def test_a_ramp_doubles_each_second_without_a_failure_and_ends() -> None:
+    row = Row(ramp=RAMP_BEGIN)
+    begun, at = [], 0.0
+    while row.ramp is not None:
+        pacing = paced(row, at=at)
+        if row.ramp is None:
+            break
+        begun.append(begin_all(pacing, at))
+        assert pacing.is_spent
+        assert row.paused_until == after(at) + SECOND
+        for _ in range(begun[-1]):
+            pacing.succeeded(Post(after(at)), after(at + 0.1))
+        at += 1
+    assert begun == [4, 8, 16, 32, 64, 128, 256]
+    assert begun[-1] == RAMP_END
 
 
-def test_lanes_that_may_not_begin_do_not_upset_the_turns_of_others() -> None:
-    hanging = [held_lane(SLOW) for _ in range(16)]
-    worker = Slots(*hanging, slots=128)
-    while worker.fill(128):
-        pass  # every slow lane has its share in flight, and more to send
-    blocked = sum(worker.taken())
-    first, second = held_lane(FAST), held_lane(FAST)
-    worker.add(first)
-    worker.add(second)
-    turns = []
-    for _ in range(40):
-        [lane] = worker.fill(1)
-        turns.append(lane)
-        worker.end(lane)
-    assert sum(worker.taken()) == blocked
-    assert turns.count(first) == turns.count(second) == 20
+def test_a_failure_halves_the_ramp_and_no_second_is_skipped() -> None:
+    row = Row(ramp=32)
+    pacing = paced(row)
+    begin_all(pacing, 0)
+    for _ in range(4):  # of one second: one halving
+        pacing.failed(Post(after(0), in_flight=9), outcome(500), after(0.3), RNG)
+    assert row.ramp == 16
+    assert row.paused_until == after(1.3)
+    again = paced(row, at=1.3)
+    assert row.ramp == 16  # not doubled: that second had a failure
+    again.succeeded(Post(after(1.3)), after(1.4))
+    begin_all(again, 1.3)
+    paced(row, at=2.3)
+    assert row.ramp == 32
 
 
-def test_a_lane_that_waited_for_its_share_comes_first_when_there_is_room() -> None:
-    hanging = [held_lane(SLOW, waiting=10) for _ in range(17)]
-    worker = Slots(*hanging)
-    worker.fill()
-    [waiting] = [lane for lane in hanging if not lane.in_flight]
-    worker.end(next(lane for lane in hanging if lane.in_flight), SLOW)
-    assert worker.fill() == [waiting]
+def test_a_lane_that_goes_back_early_rests_for_what_it_began() -> None:
+    row = Row(ramp=8)
+    pacing = paced(row)
+    pacing.begin(after(0))
+    pacing.begin(after(0))
+    assert row.paused_until == after(0.25)
+    assert not pacing.changed  # its release writes it
 
 
-def test_a_cap_holds_and_an_ordered_lane_has_one_in_flight() -> None:
-    worker = Slots(held_lane(FAST, max_in_flight=3), held_lane(FAST, ordered=True))
-    worker.fill()
-    assert worker.taken() == [3, 1]
+def test_a_holder_that_comes_too_early_begins_at_the_same_ramp() -> None:
+    row = Row(ramp=8, paused_until=after(1), pause_reason="ramp")
+    paced(row, at=0.5)
+    assert (row.ramp, row.paused_until) == (8, after(1))
 
 
-def test_no_more_begin_than_are_waiting() -> None:
-    worker = Slots(held_lane(FAST, waiting=3), held_lane(FAST, waiting=1))
-    worker.fill()
-    assert worker.taken() == [3, 1]
+def test_a_refusal_with_429_begins_a_ramp_at_half_of_what_was_accepted() -> None:
+    row = Row()
+    pacing = paced(row)
+    for _ in range(50):
+        pacing.succeeded(Post(after(0), in_flight=60), after(0.1))
+    for _ in range(10):
+        pacing.failed(Post(after(0), in_flight=60), outcome(429), after(0.2), RNG)
+    assert row.ramp == 25
+    assert row.paused_until == after(1.2)
+    assert pacing.is_spent
 
 
-def test_after_its_slice_a_worker_begins_nothing_slow() -> None:
-    worker = Slots(held_lane(SLOW), held_lane(UNKNOWN), held_lane(FAST))
-    worker.fill(slow_too=False)
-    assert worker.taken()[:2] == [0, 0]
-    assert worker.taken()[2] > 0
+# The rate
 
 
-@pytest.mark.parametrize("slots", [1, 2, 3, 7, 8, 9])
-def test_few_slots_still_serve_slow_and_fast_lanes(slots: int) -> None:
-    for latency in (SLOW, FAST):
-        worker = Slots(held_lane(latency), slots=slots)
-        assert len(worker.fill()) >= 1
-        assert sum(worker.taken()) <= slots
+def test_the_clients_rate_is_an_upper_bound_of_the_ramp() -> None:
+    assert begin_all(paced(Row(ramp=64), rate=600), 0) == 10
+    assert begin_all(paced(Row(ramp=4), rate=600), 0) == 4
 
 
-def test_deliveries_leave_a_lane_in_the_order_in_which_they_are_due() -> None:
-    lane = held_lane(FAST, waiting=0)
-    rows = [due(lane.id) for _ in range(10)]
-    lane.fill(rows, 10)
-    assert [lane.begin(NOW, ME).delivery for _ in range(10)] == rows
+def test_a_rate_below_one_a_second_sends_one_by_one() -> None:
+    row = Row()
+    assert begin_all(paced(row, rate=6), 0) == 1
+    assert (row.paused_until, row.pause_reason) == (after(10), "rate_limit")
+
+
+def test_a_rate_holds_for_lanes_that_go_back_after_each_event() -> None:
+    """Otherwise each new holder would have a second's worth again."""
+    row = Row()
+    at, begun = 0.0, 0
+    while at < 10:
+        pacing = paced(row, rate=600, at=at)
+        pacing.begin(after(at))
+        begun += 1
+        assert row.paused_until is not None
+        at = (row.paused_until - NOW).total_seconds()
+    assert begun == pytest.approx(100, abs=1)
+
+
+# The clock
+
+
+def test_the_clock_stands_still_for_what_a_rest_adds() -> None:
+    row = Row()
+    pacing = paced(row)
+    pacing.rest(after(10), "parked", after(0))
+    assert row.clock_stopped_ms == 10_000
+    pacing.rest(after(15), "parked", after(2))  # 10 s of it are counted
+    assert row.clock_stopped_ms == 15_000
+    pacing.rest(after(12), "rate_limit", after(3))  # it rests for longer already
+    assert (row.clock_stopped_ms, row.pause_reason) == (15_000, "parked")
+
+
+@pytest.mark.parametrize("reason", ["retry_after", "ordered", "ramp", "secret_unreadable"])
+def test_other_rests_do_not_stop_the_clock(reason: str) -> None:
+    row = Row()
+    pacing = paced(row)
+    pacing.rest(after(10), reason, after(0))
+    assert row.clock_stopped_ms == 0
+    pacing.rest(after(15), "rate_limit", after(2))
+    assert row.clock_stopped_ms == 13_000
+
+
+def test_a_lane_is_known_by_the_90th_percentile_of_its_last_20_answers() -> None:
+    rng = random.Random(7)
+    row = Row()
+    speed = Speed(row)
+    latencies = [float(rng.choice((3, 40, 41, 900, rng.randrange(5000)))) for _ in range(200)]
+    for count, latency in enumerate(latencies, 1):
+        speed.ended("dlv_0", latency)
+        if count >= KNOWN:
+            last = sorted(latencies[:count][-REMEMBERED:])
+            assert row.latency_ms == last[math.ceil(0.9 * len(last)) - 1]

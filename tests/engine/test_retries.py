@@ -21,7 +21,7 @@ FAILED = Outcome(Verdict.FAILED, "server_error")
 def decided(outcome: Outcome = FAILED, **given: Any) -> Decision:
     facts: dict[str, Any] = {
         "attempts": 1,
-        "first_due_at": NOW,
+        "age": 0.0,
         "now": NOW,
         "schedule": SCHEDULE,
         "max_age": DEFAULTS["MAX_AGE"],
@@ -86,9 +86,9 @@ def test_retry_after_lengthens_a_wait_and_never_shortens_it() -> None:
 
 
 def test_no_try_begins_after_the_age_limit() -> None:
-    old = NOW - timedelta(hours=95, minutes=50)
-    assert decided(attempts=1, first_due_at=old).state is State.PENDING
-    assert decided(attempts=3, first_due_at=old) == Decision(State.EXPIRED, "too_old")
+    old = timedelta(hours=95, minutes=50).total_seconds()
+    assert decided(attempts=1, age=old).state is State.PENDING
+    assert decided(attempts=3, age=old) == Decision(State.EXPIRED, "too_old")
 
 
 def test_a_retry_after_beyond_the_age_limit_expires_it() -> None:

@@ -26,7 +26,7 @@ from tests.world import (
     until,
 )
 from webhooks.clock import db_now
-from webhooks.engine.worker import Stop, stopping_on, work
+from webhooks.engine.worker import Stop, stopping_on, transport, work
 from webhooks.models import Delivery, DeliveryAttempt, Duty, Lane, Worker
 from webhooks.tasks import drain
 
@@ -42,6 +42,23 @@ def occupy(slot: int, *, seconds_ago: float = 0, host: str = "elsewhere", pid: i
     return Worker.objects.create(
         slot=slot, token=uuid.uuid4(), host=host, pid=pid, started_at=heard, heartbeat_at=heard
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "expected"),
+    [
+        ("webhooks.transports.requests.RequestsTransport", None, 32),
+        ("webhooks.transports.curl.CurlTransport", None, 128),
+        ("webhooks.transports.curl.CurlTransport", 7, 7),
+    ],
+)
+def test_a_worker_has_as_many_in_flight_as_is_set_or_as_its_transport_is_made_for(
+    settings: Any, path: str, given: int | None, expected: int
+) -> None:
+    if "curl" in path:
+        pytest.importorskip("pycurl")
+    settings.WEBHOOKS = settings.WEBHOOKS | {"TRANSPORT": path, "CONCURRENCY": given}
+    assert transport().concurrency == expected
 
 
 def test_workers_take_slots_until_none_is_free() -> None:

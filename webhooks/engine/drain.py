@@ -4,9 +4,9 @@ It holds lanes and keeps POSTs in flight, refilling as answers arrive, so that a
 makes a batch wait. Whatever it has in memory may be lost at any moment: the rows say what is still
 to be done, and leases give the lanes to somebody else.
 
-Lanes are taken and given back in :mod:`holdings`; who may begin is decided in :mod:`pacing`, what
-an answer means in :mod:`outcome`, what follows in :mod:`retries`, and how it is written in
-:mod:`recorder`.
+Lanes are taken and given back in :mod:`holdings`; who may begin is decided in :mod:`shares` and
+:mod:`pacing`, what an answer means in :mod:`outcome`, what follows in :mod:`retries`, and how it is
+written in :mod:`recorder`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from webhooks.clock import Clock
 from webhooks.conf import settings
 from webhooks.engine import replays
+from webhooks.engine.batches import Composer
 from webhooks.engine.fanout import BUSY, IDLE, fan_out
-from webhooks.engine.handshakes import Handshakes, Try
+from webhooks.engine.handshakes import Handshakes
 from webhooks.engine.holdings import Holdings
 from webhooks.engine.lanes import HeldLane, Job
 from webhooks.engine.outcome import Verdict
-from webhooks.engine.pacing import Shares
+from webhooks.engine.probes import Probes
 from webhooks.engine.recorder import Recorder, Result, conclude
+from webhooks.engine.shares import Shares
 from webhooks.engine.transactions import DATABASE_ERRORS
+from webhooks.engine.trials import SELDOM, Trials, Try
 from webhooks.engine.wake import LINGER, POLL, wake
 from webhooks.exceptions import IllegalStatusChange
 from webhooks.lifecycle import change_status
@@ -48,9 +51,13 @@ CONTROL_SECONDS = 0.7
 LEASE_MARGIN = 5.0
 #: After the database refused to write, so many seconds pass before the next try.
 WRITE_AGAIN = 1.0
+#: After a step that the database refused, in seconds: it may be away.
+RECOVERY = 0.5
 #: An idle worker stays when a lane becomes due within so many seconds: the next sweep may be up to
 #: 90 s away (a minute, and the scheduler's tick of 30 s).
 HORIZON = 120.0
+#: What a worker asks endpoints beside its deliveries.
+KINDS = (Handshakes(), Probes())
 
 
 class Drain:
@@ -77,8 +84,9 @@ class Drain:
         self.should_stop = should_stop
         self.clock = Clock(using)
         self.holdings = Holdings(using, self.token, self.clock, transport.concurrency)
+        self.composer = Composer(self.holdings)
         self.shares = Shares(transport.concurrency)
-        self.handshakes = Handshakes(using, self.token, self.clock, transport)
+        self.trials = Trials(using, self.token, self.clock, transport, KINDS)
         self.recorder = Recorder(using, self.token)
         self.rng = random.Random()  # noqa: S311
         self.results: list[Result] = []
@@ -115,18 +123,32 @@ class Drain:
 
     def something_is_ready(self) -> bool:
         """Whether there is work that nobody has taken."""
-        return self.holdings.someone_is_ready() or self.handshakes.are_due()
+        return self.holdings.someone_is_ready() or self.trials.are_due()
 
     def round(self) -> None:
-        try:
-            self.keep()
-            self.look()
-            self.holdings.refill()
-            self.begin()
-            self.take_in(self.patience())
-            self.flush()
-        except DATABASE_ERRORS:
-            self.recover()
+        self.take_steps(
+            self.keep,
+            self.look,
+            self.holdings.refill,
+            self.composer.compose,
+            self.begin,
+            lambda: self.take_in(self.patience()),
+            self.flush,
+        )
+
+    def take_steps(self, *steps: Callable[[], object]) -> None:
+        """Do one after the other, also when the database refuses one of them: what was answered
+        must be written, and life be shown, although a look for more fails each time."""
+        failed = False
+        for step in steps:
+            try:
+                step()
+            except DATABASE_ERRORS:
+                logger.exception("The database did not do as it was asked; trying again.")
+                connections[self.using].close_if_unusable_or_obsolete()
+                failed = True
+        if failed:
+            time.sleep(RECOVERY)
 
     # The steps of a round
 
@@ -136,7 +158,7 @@ class Drain:
             return True
         if now >= self.soft_end:
             return self.is_over_after_grace(now)
-        if self.holdings or self.results or self.handshakes.is_busy:
+        if self.holdings or self.results or self.trials.is_busy:
             self.idle_since = now
             return False
         if self.until_idle:
@@ -158,7 +180,7 @@ class Drain:
         return not (in_time and self.waits_for_slow_ones())
 
     def waits_for_slow_ones(self) -> bool:
-        return self.holdings.waits_for_slow_ones() or self.handshakes.in_flight > 0
+        return self.holdings.waits_for_slow_ones() or self.trials.in_flight > 0
 
     def look(self) -> None:
         """Look for new events and ready lanes: at once while there are some, else every POLL."""
@@ -171,14 +193,14 @@ class Drain:
         replaying = False
         if not busy or now >= self.next_replay:
             self.replaying = replaying = replays.advance(self.using)
-            self.next_replay = time.monotonic() + POLL
+            self.next_replay = time.monotonic() + (POLL if replaying else SELDOM)
         if self.replaying:
             self.idle_since = now  # a suspended lane's replay makes nothing that could be claimed
         claimed, more = self.holdings.claim(fast_only=self.in_grace)
         self.holdings.look_again()
-        free = self.transport.concurrency - self.in_flight - self.handshakes.in_flight
+        free = self.transport.concurrency - self.in_flight - self.trials.in_flight
         # Endpoints that nobody knows may be slow: they begin nothing in the grace.
-        proving = not self.in_grace and self.handshakes.look(free)
+        proving = not self.in_grace and self.trials.look(free)
         if not (found.more or more or replaying):
             self.next_look = now + POLL
             self.looked_in_vain = not (found.events or claimed or proving or self.replaying)
@@ -192,7 +214,7 @@ class Drain:
         workers = Worker.objects.using(self.using)
         shown = workers.filter(token=self.token).update(
             heartbeat_at=self.clock.now(),
-            in_flight=self.in_flight + self.handshakes.in_flight,
+            in_flight=self.in_flight + self.trials.in_flight,
             lanes=len(self.holdings.lanes),
         )
         if not shown:  # taken for dead while it was stopped; it lives
@@ -212,7 +234,7 @@ class Drain:
         slots = self.transport.concurrency
         unwritten = len(self.results) + len(self.refused)
         free = min(
-            slots - self.in_flight - self.handshakes.in_flight,
+            slots - self.in_flight - self.trials.in_flight,
             slots + settings.FLUSH_MAX - self.in_flight - unwritten,
         )
         if free <= 0 or not self.holdings.ready or now < self.write_again_at:
@@ -255,7 +277,7 @@ class Drain:
             # Nothing in flight: nothing more will come, so write now.
             later = self.in_flight or self.waits_for_locks
             wait = min(wait, self.next_flush - now) if later else 0.0
-        if self.holdings.ends_more():
+        if self.holdings.ends_more() or self.composer.has_more():
             wait = 0.0
         if now < self.write_again_at:
             wait = POLL
@@ -268,7 +290,7 @@ class Drain:
             if isinstance(tag, Job) and tag.holder == self.token:
                 self.end(tag, response)
             elif isinstance(tag, Try) and tag.holder == self.token:
-                self.handshakes.end(tag, response)
+                self.trials.end(tag, response)
 
     def end(self, job: Job, response: Response) -> None:
         """Judge an answer, and keep the result for the next flush."""
@@ -303,12 +325,6 @@ class Drain:
         done = self.holdings.done_after({result.job.delivery.id for result in batch})
         if batch or done:
             self.write(batch, done)
-
-    def recover(self) -> None:
-        """The database is away, or refused a statement: what is in memory is kept meanwhile."""
-        logger.exception("The database did not do as it was asked; trying again.")
-        connections[self.using].close_if_unusable_or_obsolete()
-        time.sleep(0.5)
 
     # Writing
 
@@ -379,7 +395,7 @@ class Drain:
 
     def sit(self) -> bool:
         """Whether this idle worker stays, because it is the one that waits for retries."""
-        moments = (Lane.objects.using(self.using).next_claim_at(), self.handshakes.next_at())
+        moments = (Lane.objects.using(self.using).next_claim_at(), self.trials.next_at())
         soon = self.clock.now() + timedelta(seconds=HORIZON)
         if not any(moment is not None and moment <= soon for moment in moments):
             self.sitting = False
@@ -395,14 +411,14 @@ class Drain:
         self.holdings.let_all_go()
         deadline = time.monotonic() + settings.TIMEOUT + LEASE_MARGIN
         while time.monotonic() < deadline and (
-            self.in_flight or self.holdings or self.handshakes.is_busy
+            self.in_flight or self.holdings or self.trials.is_busy
         ):
-            try:
-                self.take_in(0.1 if self.in_flight or self.handshakes.is_busy else 0.0)
-                self.flush(final=not self.in_flight)
-                self.handshakes.settle()
-            except DATABASE_ERRORS:
-                self.recover()
+            wait = 0.1 if self.in_flight or self.trials.is_busy else 0.0
+            self.take_steps(
+                lambda wait=wait: self.take_in(wait),  # type: ignore[misc]
+                lambda: self.flush(final=not self.in_flight),
+                self.trials.settle,
+            )
             if self.refused or time.monotonic() < self.write_again_at:
                 time.sleep(0.1)
         if self.results or self.refused:

@@ -8,7 +8,7 @@ became visible.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,11 +16,11 @@ from typing import Any
 from webhooks.access import Entitlements, sees_type
 from webhooks.clock import db_now
 from webhooks.engine.transactions import atomically
+from webhooks.engine.windows import Scheduled, window_for
 from webhooks.models import Delivery, Duty, Event, Lane, Subscription
-from webhooks.models.bulk import insert_rows
 from webhooks.models.delivery import State
 from webhooks.models.fields import new_delivery_id
-from webhooks.models.subscription import OnSuspend, Status, matches
+from webhooks.models.subscription import SCHEDULE, OnSuspend, Status, Trigger, matches
 
 #: At most so many events, and about so many deliveries, in one transaction: a worker that has
 #: nothing else to do may take more at a time than one whose POSTs would have to wait.
@@ -49,6 +49,10 @@ class Candidate:
     user_id: Any
     scopes: str
     grant_revoked_at: datetime | None
+    trigger: str
+    time_zone: str
+    hour: int
+    day: int
 
 
 def fan_out(using: str, *, room: int = IDLE) -> FannedOut:
@@ -56,7 +60,7 @@ def fan_out(using: str, *, room: int = IDLE) -> FannedOut:
 
     room: about how many deliveries to make in this transaction.
     """
-    if not Event.objects.using(using).undispatched().exists():
+    if not Event.objects.using(using).some_wait():
         return FannedOut()
     return atomically(using, lambda: _fan_out(using, room))
 
@@ -80,7 +84,7 @@ def _fan_out(using: str, room: int) -> FannedOut:
     more = count >= room or len(addressed) == room
     locked, gone, busy = _lock_lanes(using, {row[2] for each in addressed for row in each.rows})
     ready = _without_busy(addressed, busy)
-    _write(using, duty, ready, locked, gone, now)
+    _write(using, duty, ready, locked, gone, now, candidates.scheduled)
     return FannedOut(len(ready), sum(len(each.rows) for each in ready), more=more and bool(ready))
 
 
@@ -129,7 +133,7 @@ def _without_busy(addressed: list[_Addressed], busy: set[str]) -> list[_Addresse
 
 
 def _row(event: Event, candidate: Candidate, now: datetime) -> tuple[Any, ...]:
-    """A row in the order of ``delivery.FANNED_OUT``."""
+    """A row in the order of ``delivery.FANNED_OUT``, but for the lane's clock at the end."""
     discarded = candidate.status == Status.SUSPENDED and candidate.on_suspend == OnSuspend.DISCARD
     return (
         new_delivery_id(),
@@ -156,7 +160,7 @@ def _lock_lanes(using: str, ids: set[str]) -> tuple[list[Lane], set[str], set[st
     busy = set(lanes.filter(pk__any=missing).values_list("pk", flat=True))
     missing -= busy
     # Only now: an INSERT would wait for whoever changes the row that it collides with.
-    _make_lanes(using, missing)
+    lanes.make(missing)
     locked += lanes.lock_free(missing)
     return locked, missing - {lane.pk for lane in locked}, busy
 
@@ -168,12 +172,23 @@ def _write(
     locked: Sequence[Lane],
     gone: set[str],
     now: datetime,
+    scheduled: Mapping[str, Candidate],
 ) -> None:
     # ``gone``: subscriptions that were deleted since they were read.
-    rows = [row for each in ready for row in each.rows if row[2] not in gone]
+    clocks = {lane.pk: lane.clock_at(now) for lane in locked}
+    rows = [(*row, clocks[row[2]]) for each in ready for row in each.rows if row[2] not in gone]
+    due = _due_at_window_ends(using, locked, scheduled)
+    if due:
+        rows = [
+            (*row[:5], due[row[2]], due[row[2]], *row[7:]) if row[2] in due else row for row in rows
+        ]
     Delivery.objects.using(using).add(rows)
     waiting = {row[2] for row in rows if row[3] == State.PENDING}
-    Lane.objects.using(using).expect([lane for lane in locked if lane.pk in waiting], now)
+    lanes = Lane.objects.using(using)
+    lanes.expect([lane for lane in locked if lane.pk in waiting - due.keys()], now)
+    for lane in locked if due else ():
+        if lane.pk in waiting & due.keys():
+            lanes.expect([lane], due[lane.pk])
     for each in ready:
         event = each.event
         if event.seq is None:
@@ -186,19 +201,32 @@ def _write(
     duty.save(using=using, update_fields=["counter", "ran_at"])
 
 
-def _make_lanes(using: str, ids: set[str]) -> None:
-    """Lanes for subscriptions that were written past ``subscribe()``, e.g. by a fixture."""
-    held = Subscription.objects.using(using).filter(pk__any=ids)
-    insert_rows(
-        using,
-        Lane,
-        ["subscription", "held", "control", "failures", "pause_reason"],
-        [
-            (pk, status in (Status.PENDING, Status.SUSPENDED), 0, 0, "")
-            for pk, status in held.values_list("pk", "status")
-        ],
-        ignore_conflicts=True,
-    )
+def _due_at_window_ends(
+    using: str, locked: Sequence[Lane], scheduled: Mapping[str, Candidate]
+) -> dict[str, datetime]:
+    """When the new deliveries of the scheduled ones among these lanes are due.
+
+    The clock is read here, under the lanes' locks: who freezes a window has locked its lane after
+    the window's end, and so sees all that is in it. A lane that nobody ever changed is as it was
+    read; of the others the settings are read again.
+    """
+    owners: dict[str, Scheduled] = {
+        lane.pk: scheduled[lane.pk] for lane in locked if not lane.control and lane.pk in scheduled
+    }
+    if changed := [lane.pk for lane in locked if lane.control]:
+        rows = Subscription.objects.using(using).exclude(trigger=Trigger.REALTIME)
+        owners |= {row.pk: row for row in rows.filter(pk__any=changed).only(*SCHEDULE)}
+    if not owners:
+        return {}
+    now = db_now(using)
+    ends: dict[tuple[object, ...], datetime] = {}
+    due = {}
+    for pk, owner in owners.items():
+        key = (owner.trigger, owner.time_zone, owner.hour, owner.day)
+        if key not in ends:
+            ends[key] = window_for(owner, now).end
+        due[pk] = ends[key]
+    return due
 
 
 class _Candidates:
@@ -207,6 +235,8 @@ class _Candidates:
     def __init__(self, using: str, events: Sequence[Event], *, page: int) -> None:
         self._using = using
         self._page = page
+        #: Those among them whose events come in digests.
+        self.scheduled: dict[str, Candidate] = {}
         self._granted: dict[str, frozenset[str] | None] = {}
         self._known: dict[str, list[Candidate]] = {}
         self._first_pages: dict[str, tuple[list[Candidate], bool]] = {}
@@ -230,6 +260,7 @@ class _Candidates:
 
     def _ask_for(self, found: Sequence[Candidate]) -> None:
         entitlements = Entitlements(found)
+        self.scheduled |= {each.id: each for each in found if each.trigger != Trigger.REALTIME}
         self._granted |= {each.id: entitlements.granted(each) for each in found}
 
     def _read_together(self, requesters: set[str]) -> None:
@@ -260,5 +291,6 @@ def _read(subscriptions: Any, limit: int) -> list[Candidate]:
     columns = (
         *("pk", "requester", "event_types", "status", "on_suspend"),
         *("application_id", "user_id", "scopes", "grant_revoked_at"),
+        *SCHEDULE,
     )
     return [Candidate(*row) for row in subscriptions.order_by("pk").values_list(*columns)[:limit]]

@@ -18,6 +18,7 @@ from webhooks.clock import Clock
 from webhooks.conf import settings
 from webhooks.engine import lanes as leases
 from webhooks.engine.lanes import HeldLane
+from webhooks.engine.retiming import retime_some
 from webhooks.engine.transactions import atomically
 from webhooks.engine.wake import POLL
 from webhooks.entitlement import suspend_lost
@@ -57,19 +58,22 @@ class Holdings:
         return bool(self.lanes)
 
     def eager(self) -> int:
-        """Lanes that have something to send and are not slow: those never wait for a share."""
+        """Lanes that may begin something and are not slow: those never wait for a share."""
         now = time.monotonic()
-        return sum(not lane.is_slow(now) for lane in self.ready)
+        return sum(not lane.is_slow(now) and lane.may_begin() > 0 for lane in self.ready)
 
     def someone_is_ready(self) -> bool:
         """Whether there is work that nobody has taken."""
         lanes = Lane.objects.using(self.using).ready(self.clock.now())
-        return lanes.exists() or Event.objects.using(self.using).undispatched().exists()
+        return lanes.exists() or Event.objects.using(self.using).some_wait()
 
     def claim(self, *, fast_only: bool) -> tuple[int, bool]:
         """Take ready lanes while there are slots to fill; how many, and whether more may be had."""
         room = min(2 * self.slots, HELD - len(self.lanes))
         if room <= 0 or self.eager() >= self.slots:
+            return 0, False
+        # A look without a transaction: most of them find nothing.
+        if not Lane.objects.using(self.using).ready(self.clock.now()).exists():
             return 0, False
         claimed = leases.claim(
             self.using, self.token, limit=room, now=self.clock.now(), fast_only=fast_only
@@ -153,6 +157,7 @@ class Holdings:
         # First: one that is read anew is added once more.
         self.ready = deque(lane for lane in self.ready if lane.can_start)
         self._discard_some()
+        self._retime_some()
         hungry = [lane for lane in self.lanes.values() if lane.wants_more(low)]
         if sum(lane.buffered_bytes for lane in self.lanes.values()) > BUFFER_BYTES:
             now = time.monotonic()
@@ -183,7 +188,7 @@ class Holdings:
             self._payload_bytes = max(256.0, 0.5 * self._payload_bytes + 0.5 * mean)
         # Last: the database may refuse it, and then they are cancelled another time.
         for lane in hungry:
-            self._cancel_forbidden(lane)
+            self.cancel_forbidden(lane)
 
     def done_after(self, written: set[str]) -> list[HeldLane]:
         """The lanes that can go back once these deliveries are written."""
@@ -199,7 +204,7 @@ class Holdings:
         """Whether the next round has deliveries to end that are not to be sent."""
         now = time.monotonic()
         return any(
-            lane.end_from <= now and not lane.open and (lane.discards or lane.ends)
+            lane.end_from <= now and not lane.open and (lane.discards or lane.retimes or lane.ends)
             for lane in self.lanes.values()
         )
 
@@ -230,10 +235,9 @@ class Holdings:
         # Once what is open is written: it may be acknowledged, or be pending again.
         discarding = (each for each in self.lanes.values() if each.discards and not each.open)
         for lane in self._in_turn(discarding):
-            until = lane.row.discard_before
+            until: Any = lane.row.discard_before  # as it discards, it has one
             pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
-            # By when it was first due: what was asked for again since then is wanted.
-            pending = pending.filter(first_due_at__lte=until)
+            pending = pending.unwanted(until)
             ended = self._end_some(pending, State.DISCARDED, "resumed", room)
             lane.end_from = time.monotonic()
             if ended == room:
@@ -247,7 +251,26 @@ class Holdings:
             else:
                 lane.end_from += POLL  # somebody has locked it
 
-    def _cancel_forbidden(self, lane: HeldLane) -> None:
+    def _retime_some(self) -> None:
+        """Move some of what waits to another window; a lane goes on after its last."""
+        room = END_BATCH
+        # Once what is open is written: it may be pending again.
+        moving = (each for each in self.lanes.values() if each.retimes and not each.open)
+        for lane in self._in_turn(moving):
+            if lane.discards:
+                continue  # first that
+            moved = retime_some(self.using, self.token, lane, room)
+            lane.end_from = time.monotonic()
+            if moved < room:
+                lane.row.retime_before = None
+                lane.read_anew()
+            else:
+                lane.end_from += 0.0 if moved else POLL
+            room -= moved
+            if room <= 0:
+                break
+
+    def cancel_forbidden(self, lane: HeldLane) -> None:
         """End deliveries of types that the owner's scopes do not cover any more."""
         if lane.forbidden:
             Delivery.objects.using(self.using).filter(pk__any=lane.forbidden).settle(

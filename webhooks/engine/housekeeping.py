@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Exists, OuterRef
@@ -11,8 +11,8 @@ from django.db.models import Exists, OuterRef
 from webhooks import notices
 from webhooks.clock import db_now
 from webhooks.conf import settings
-from webhooks.engine.drain import HORIZON
-from webhooks.engine.handshakes import waiting
+from webhooks.engine import giving_up, markers
+from webhooks.engine.drain import HORIZON, KINDS
 from webhooks.engine.transactions import atomically
 from webhooks.entitlement import review
 from webhooks.models import (
@@ -33,6 +33,8 @@ from webhooks.models.subscription import ON_HOLD
 
 logger = logging.getLogger("webhooks")
 
+#: How often each of them runs, for what is told of their lateness.
+EVERY_SWEEP, EVERY_PRUNE = timedelta(minutes=1), timedelta(days=1)
 #: Rows for each transaction of the housekeeping.
 BATCH = 1000
 #: Statistics stay in fine buckets for so long, then in hours, then in days.
@@ -40,7 +42,8 @@ KEEP_FRESH, KEEP_HOURS = timedelta(hours=48), timedelta(days=30)
 
 
 def sweep(using: str) -> bool:
-    """Repair lanes, bury silent workers, review entitlements; whether a worker should look.
+    """Repair lanes, bury silent workers, review entitlements, give up on what fails for ever;
+    whether a worker should look.
 
     A lane that needs a repair is a defect of ours; the number is kept in the ``sweep`` duty.
     """
@@ -49,16 +52,36 @@ def sweep(using: str) -> bool:
     review(using)
     now = db_now(using)
     Worker.objects.using(using).silent(now).delete()
-    Duty.objects.using(using).note(Duty.Name.SWEEP, add=repaired)
+    Duty.objects.using(using).note(Duty.Name.SWEEP, add=repaired, every=EVERY_SWEEP)
     notices.tell_owners(using)
+    if giving_up.suspend_failing(using):
+        notices.tell_owners(using)  # of the suspension, and after its warning
+    giving_up.expire_backlogs(using)
+    markers.plant_missing(using)
     # What becomes due before the next sweep needs somebody who sits and waits for it.
     soon = now + timedelta(seconds=HORIZON)
     return (
         Event.objects.using(using).undispatched().exists()
         or Lane.objects.using(using).ready(soon).exists()
-        or waiting(using, soon).exists()
+        or any(kind.waiting(using, soon).exists() for kind in KINDS)
         or Replay.objects.using(using).running().exists()
     )
+
+
+def tick(using: str, planned: datetime | None = None) -> None:
+    """What is done when windows end, each hour: plant the markers of the next ones.
+
+    planned: when this tick was to come. One that comes late, twice or never changes nothing: due
+    digests are found like everything that is due, and the sweep plants markers as well.
+    """
+    Duty.objects.using(using).ensure()
+    markers.plant_missing(using)
+    Duty.objects.using(using).note(Duty.Name.TICK, planned=planned)
+
+
+def planned_hour(now: datetime) -> datetime:
+    """When the tick of this moment was to come: at the last full hour."""
+    return now.replace(minute=0, second=0, microsecond=0)
 
 
 def repair(using: str) -> int:
@@ -85,13 +108,14 @@ def _repair(using: str, ids: list[str]) -> int:
         Subscription.objects.using(using).filter(pk__any=ids).values_list("pk", "status")
     )
     for lane in locked:
-        lane.held = statuses[lane.pk] in ON_HOLD
+        lane.hold(statuses[lane.pk] in ON_HOLD, now)
         target = lane.next_claim(earliest.get(lane.pk))
         if lane.token is not None or target is None:
             continue
         if lane.claim_at is None or lane.claim_at > max(target, now):
             lane.claim_at = target
-            lane.save(using=using, update_fields=["claim_at", "held"])
+            columns = ["claim_at", "held", "clock_stopped_ms", "clock_stopped_since"]
+            lane.save(using=using, update_fields=columns)
             repaired += 1
     return repaired
 
@@ -125,7 +149,7 @@ def prune(using: str) -> int:
     )
     removed += _delete(using, replays)
     compact(using)
-    Duty.objects.using(using).note(Duty.Name.PRUNE, add=removed)
+    Duty.objects.using(using).note(Duty.Name.PRUNE, add=removed, every=EVERY_PRUNE)
     return removed
 
 

@@ -28,11 +28,19 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """verdict, error code ("" for a success), and the quiet that the receiver asked for, in s."""
+    """verdict, error code ("" for a success), and the quiet that the receiver asked for, in s.
+
+    overloaded: the endpoint could not keep up, or said so (a timeout, 429, 503).
+    """
 
     verdict: Verdict
     code: str = ""
     retry_after: float | None = None
+    overloaded: bool = False
+
+
+#: Nearly all answers mean the same.
+SUCCESS = Outcome(Verdict.DELIVERED)
 
 
 def judge(response: base.Response, now: datetime) -> Outcome:
@@ -43,13 +51,15 @@ def judge(response: base.Response, now: datetime) -> Outcome:
     """
     status = response.status_code
     if status is None:
-        return Outcome(Verdict.FAILED, response.error_code or base.INTERNAL_ERROR)
+        code = response.error_code or base.INTERNAL_ERROR
+        return Outcome(Verdict.FAILED, code, overloaded=code == base.TIMEOUT)
     if 200 <= status < 300:
-        return Outcome(Verdict.DELIVERED)
+        return SUCCESS
     if status == 410:
         return Outcome(Verdict.GONE, GONE)
-    wait = retry_after(response.retry_after, now) if status in (429, 503) else None
-    return Outcome(Verdict.FAILED, _code(status), wait)
+    overloaded = status in (429, 503)
+    wait = retry_after(response.retry_after, now) if overloaded else None
+    return Outcome(Verdict.FAILED, _code(status), wait, overloaded)
 
 
 def _code(status: int) -> str:

@@ -19,19 +19,21 @@ from webhooks.clock import Clock
 from webhooks.conf import settings
 from webhooks.engine.lanes import HeldLane, Job
 from webhooks.engine.outcome import Outcome, Verdict, judge
-from webhooks.engine.retries import Decision, decide
+from webhooks.engine.parcels import members_of, waits
+from webhooks.engine.retries import DELIVERED, Decision, decide
 from webhooks.engine.transactions import atomically
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryStats, Lane
 from webhooks.models.attempt import storable
 from webhooks.models.delivery import State
 from webhooks.models.fields import new_attempt_id
 from webhooks.models.lane import PACING
+from webhooks.models.parcel import Member
 from webhooks.models.stats import Tally
 from webhooks.models.subscription import ON_HOLD
 from webhooks.transports.base import Response
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # one for each POST, as a Job
 class Result:
     """A finished POST, judged and decided upon.
 
@@ -64,34 +66,44 @@ def conclude(
     """Judge an answer and decide what follows for the delivery and, in memory, for its lane."""
     now = clock.now()
     outcome = judge(response, now)
+    if outcome.verdict is Verdict.DELIVERED:
+        lane.ended(job, response.elapsed_ms)
+        lane.succeeded(job, now)
+        return Result(job, response, outcome, DELIVERED, now)
     # What another endpoint answers, which was left meanwhile, says nothing of this one.
     moved = job.url != lane.subscription.callback_url
-    if moved and outcome.verdict is not Verdict.DELIVERED:
-        outcome = replace(outcome, verdict=Verdict.FAILED, retry_after=None)
+    if moved:
+        outcome = replace(outcome, verdict=Verdict.FAILED, retry_after=None, overloaded=False)
     decision = decide(
         outcome,
         attempts=job.number - job.delivery.retries_from,
-        first_due_at=job.delivery.first_due_at,
+        age=lane.age(job.delivery, now),
         now=now,
         schedule=lane.retry_schedule,
         max_age=settings.MAX_AGE,
         rng=rng,
     )
-    next_try_at = decision.due_at
     lane.ended(job, response.elapsed_ms)
-    if outcome.verdict is Verdict.DELIVERED:
-        lane.succeeded(now)
-    else:
-        if not moved:
-            lane.failed(now)
-        if outcome.verdict is Verdict.GONE:
-            lane.leave()
-        elif decision.due_at is not None and lane.subscription.ordered:
-            # The head keeps its due time, and with it its place before all others; the lane waits.
-            lane.rest(decision.due_at, "ordered")
-            decision = replace(decision, due_at=job.delivery.due_at)
-        elif outcome.retry_after is not None:
-            lane.rest(now + timedelta(seconds=outcome.retry_after), "retry_after")
+    if not moved:
+        lane.failed(job, outcome, now, rng)
+    if outcome.verdict is Verdict.GONE:
+        lane.leave()
+        return Result(job, response, outcome, decision, now)
+    next_try_at = decision.due_at
+    parked = lane.pacing.is_parked
+    if job.probe:
+        # It told of the endpoint; of the delivery it says nothing, whatever its age.
+        decision = Decision(State.PENDING, due_at=job.delivery.due_at)
+        next_try_at = max(job.delivery.due_at, lane.row.paused_until or now)
+    elif decision.due_at is not None and lane.subscription.ordered:
+        # The head keeps its due time, and with it its place before all others; the lane waits.
+        if parked:  # for a probe, which is the head
+            next_try_at = lane.row.paused_until
+        else:
+            lane.rest(decision.due_at, "ordered", now)
+        decision = replace(decision, due_at=job.delivery.due_at)
+    if outcome.retry_after is not None and not parked:
+        lane.rest(now + timedelta(seconds=outcome.retry_after), "retry_after", now)
     return Result(job, response, outcome, decision, now, next_try_at)
 
 
@@ -136,7 +148,8 @@ class Recorder:
         locked = lanes.held_by(self._token, ids) if ids else []
         mine = {row.pk for row in locked}
         missing = ids - mine
-        busy = set(lanes.filter(token=self._token, pk__any=missing).values_list("pk", flat=True))
+        held = lanes.filter(token=self._token, pk__any=missing)
+        busy = set(held.values_list("pk", flat=True)) if missing else set()
         # Acknowledgements need no lane; failures wait for theirs, and nobody waits with them.
         results = [
             each
@@ -156,7 +169,8 @@ class Recorder:
         self._settle([each for each in failed if each.decision.state is not State.PENDING])
         self._reschedule([each for each in failed if each.decision.state is State.PENDING])
         if dead := [each for each in failed if _is_given_up(each)]:
-            notices.record_given_up(self._using, [_given_up(each) for each in dead])
+            given_up = [told for each in dead for told in _given_up(each)]
+            notices.record_given_up(self._using, given_up)
         if results:
             tally = _tally(results, {id(each) for each in (*acknowledged, *failed)})
             DeliveryStats.objects.using(self._using).add(tally)
@@ -184,6 +198,7 @@ class Recorder:
         if not failures:
             return failures
         pending = Delivery.objects.using(self._using).pending()
+        # The members of a batch are changed together, so the one that stands for them tells.
         rows = pending.filter(pk__any=[each.job.delivery.id for each in failures])
         # Each way to ask leaves a trace in one of these.
         columns = ("due_at", "retries_from", "trigger", "message_id")
@@ -197,12 +212,20 @@ class Recorder:
 
     def _settle(self, results: Sequence[Result]) -> None:
         groups: dict[tuple[State, str, int, str | None], list[Result]] = defaultdict(list)
+        deliveries = Delivery.objects.using(self._using)
         for result in results:
             decision, job = result.decision, result.job
+            if job.delivery.parcel is not None:
+                deliveries.filter(message=job.delivery.message_id).settle(
+                    decision.state,
+                    now=result.answered_at,
+                    reason=decision.reason,
+                    attempts=job.number,
+                )
+                continue
             key = (decision.state, decision.reason, job.number, job.delivery.message_id)
             groups[key].append(result)
         # Under the message that was sent: an answer to the old id says nothing of a new one.
-        deliveries = Delivery.objects.using(self._using)
         for (state, reason, number, message_id), group in groups.items():
             ids = sorted(each.job.delivery.id for each in group)
             deliveries.filter(pk__any=ids, message=message_id).settle(
@@ -212,8 +235,14 @@ class Recorder:
     def _reschedule(self, results: Sequence[Result]) -> None:
         rows = []
         for result in results:
+            if result.job.probe:
+                continue  # it changed nothing
             decision, delivery = result.decision, result.job.delivery
             assert decision.due_at is not None
+            if delivery.parcel is not None:
+                members = Delivery.objects.using(self._using).filter(message=delivery.message_id)
+                members.reschedule_together(decision.due_at, result.job.number)
+                continue
             rows.append((delivery.id, decision.due_at, result.job.number))
         Delivery.objects.using(self._using).reschedule(sorted(rows))
 
@@ -235,7 +264,7 @@ def _attempt(result: Result) -> tuple[object, ...]:
         round(response.elapsed_ms),
         storable(response.excerpt),
         response.truncated,
-        1,
+        1 if job.delivery.parcel is None else job.delivery.parcel.events,
     )
 
 
@@ -243,20 +272,22 @@ def _is_given_up(result: Result) -> bool:
     return result.decision.state in (State.DEAD, State.EXPIRED)
 
 
-def _given_up(result: Result) -> notices.GivenUp:
-    delivery = result.job.delivery
-    return notices.GivenUp(
-        delivery_id=delivery.id,
-        subscription_id=result.job.lane_id,
-        requester=result.job.requester,
-        event_id=delivery.event_id,
-        event_type=delivery.event_type,
-        state=result.decision.state.value,
-        attempts=result.job.number,
-        error_code=result.outcome.code,
-        status_code=result.response.status_code,
-        ended_at=result.answered_at,
-    )
+def _given_up(result: Result) -> list[notices.GivenUp]:
+    return [
+        notices.GivenUp(
+            delivery_id=member.delivery_id,
+            subscription_id=result.job.lane_id,
+            requester=result.job.requester,
+            event_id=member.event_id,
+            event_type=member.event_type,
+            state=result.decision.state.value,
+            attempts=result.job.number,
+            error_code=result.outcome.code,
+            status_code=result.response.status_code,
+            ended_at=result.answered_at,
+        )
+        for member in members_of(result.job.delivery)
+    ]
 
 
 def _tally(results: Sequence[Result], applied: set[int]) -> Tally:
@@ -264,6 +295,18 @@ def _tally(results: Sequence[Result], applied: set[int]) -> Tally:
     for result in results:
         job = result.job
         delivered = result.decision.state is State.DELIVERED
+        if job.delivery.parcel is not None:
+            tally.count_batch(
+                job.delivery.parcel.types,
+                subscription_id=job.lane_id,
+                at=result.answered_at,
+                code=result.outcome.code,
+                elapsed_ms=result.response.elapsed_ms,
+                first_try=job.number == 1,
+                dead=id(result) in applied and _is_given_up(result),
+                ack_ms=waits(job.delivery, result.answered_at) if delivered else None,
+            )
+            continue
         # What was asked for again is as late as it comes after that, not after the event.
         asked = job.delivery.trigger
         since = result.answered_at - (
@@ -294,17 +337,23 @@ def _tell(results: Sequence[Result]) -> None:
             signal = signals.delivery_dead
         if not signal.has_listeners(Delivery):
             continue
-        job = result.job
-        said: dict[str, object] = {
-            "delivery_id": job.delivery.id,
-            "subscription_id": job.lane_id,
-            "event_id": job.delivery.event_id,
-            "event_type": job.delivery.event_type,
-            "attempts": job.number,
-            "status_code": result.response.status_code,
-        }
-        if state is State.PENDING:
-            said |= {"error_code": result.outcome.code, "due_at": result.next_try_at}
-        elif state is not State.DELIVERED:
-            said |= {"error_code": result.outcome.code, "state": state.value}
-        signal.send_robust(sender=Delivery, **said)
+        for member in members_of(result.job.delivery):
+            signal.send_robust(sender=Delivery, **_said(result, member))
+
+
+def _said(result: Result, member: Member) -> dict[str, object]:
+    """What a receiver of the host's is told of one delivery."""
+    job, state = result.job, result.decision.state
+    said: dict[str, object] = {
+        "delivery_id": member.delivery_id,
+        "subscription_id": job.lane_id,
+        "event_id": member.event_id,
+        "event_type": member.event_type,
+        "attempts": job.number,
+        "status_code": result.response.status_code,
+    }
+    if state is State.PENDING:
+        said |= {"error_code": result.outcome.code, "due_at": result.next_try_at}
+    elif state is not State.DELIVERED:
+        said |= {"error_code": result.outcome.code, "state": state.value}
+    return said

@@ -19,7 +19,7 @@ from django.db import InterfaceError, OperationalError
 from webhooks import access, catalog
 from webhooks.clock import db_now
 from webhooks.engine.transactions import atomically
-from webhooks.models import Delivery, DeliveryAttempt, Lane, Replay, Subscription
+from webhooks.models import Delivery, DeliveryAttempt, Lane, Message, Replay, Subscription
 from webhooks.models.delivery import State
 from webhooks.models.fields import new_delivery_id
 from webhooks.models.replay import Selection
@@ -134,16 +134,45 @@ def select(
     )
 
 
-def revive(using: str, lane: Lane, ids: Collection[str], *, trigger: str, now: datetime) -> None:
-    """Make deliveries of a locked lane due now, whether they ended or are pending."""
-    deliveries = Delivery.objects.using(using).filter(pk__any=sorted(ids))
+def revive(
+    using: str,
+    lane: Lane,
+    ids: Collection[str],
+    *,
+    trigger: str,
+    now: datetime,
+    together: bool = False,
+) -> None:
+    """Make deliveries of a locked lane due now, whether they ended or are pending.
+
+    together: whatever travelled in a batch with one of them comes along, under the same id. Else
+    each leaves its batch, to be gathered anew; what is pending in one stays: it comes by itself.
+    """
+    deliveries = Delivery.objects.using(using)
+    batches = Message.objects.using(using).batches(
+        set(deliveries.filter(pk__any=ids).values_list("message_id", flat=True)) - {None}
+    )
+    members = deliveries.filter(message__in=[message.pk for message in batches])
+    if together:
+        ids = {*ids, *members.values_list("pk", flat=True)}
     # Locked in the order of their ids first, as everybody does: an acknowledgement needs no lane.
-    states = list(deliveries.order_by("pk").select_for_update().values_list("state", flat=True))
+    locked = deliveries.filter(pk__any=sorted(ids)).order_by("pk").select_for_update()
+    states = dict(locked.values_list("pk", "state"))
+    if not together:
+        kept = set(members.pending().filter(pk__any=sorted(ids)).values_list("pk", flat=True))
+        ids = states.keys() - kept
+        members.filter(pk__any=sorted(ids)).update(message=None)
+    concerned = deliveries.filter(pk__any=sorted(ids))
     # The pending ones first: those that are revived are pending after it.
-    if State.PENDING in states:
-        deliveries.hasten(trigger=trigger, now=now, discard_before=lane.discard_before)
-    if set(states) != {State.PENDING}:
-        deliveries.revive(trigger=trigger, now=now)
+    if State.PENDING in states.values():
+        concerned.hasten(
+            trigger=trigger,
+            now=now,
+            clock_ms=lane.clock_at(now),
+            discard_before=lane.discard_before,
+        )
+    if set(states.values()) != {State.PENDING}:
+        concerned.revive(trigger=trigger, now=now, clock_ms=lane.clock_at(now))
     Lane.objects.using(using).expect([lane], now)
 
 
@@ -162,6 +191,7 @@ def _add(using: str, lane: Lane, events: Collection[str], *, trigger: str, now: 
             trigger,
             now,
             None,
+            lane.clock_at(now),
         )
         for event in events
     ]

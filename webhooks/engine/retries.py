@@ -24,11 +24,15 @@ class Decision:
     due_at: datetime | None = None
 
 
+#: What follows from every success.
+DELIVERED = Decision(State.DELIVERED)
+
+
 def decide(
     outcome: Outcome,
     *,
     attempts: int,
-    first_due_at: datetime,
+    age: float,
     now: datetime,
     schedule: Sequence[float],
     max_age: float,
@@ -37,18 +41,18 @@ def decide(
     """Decide after an attempt.
 
     attempts: how many there were since it was last asked for, this one included. schedule: seconds
-    to wait after each failed try; when it is used up, the delivery is dead. max_age: seconds from
-    ``first_due_at`` after which no further try is planned. ``Retry-After`` lengthens a wait and
-    never shortens it.
+    to wait after each failed try; when it is used up, the delivery is dead. age: seconds for which
+    it has been due, but for those while its lane stood still. max_age: no further try is planned
+    for when it would be older. ``Retry-After`` lengthens a wait and never shortens it.
     """
     if outcome.verdict is Verdict.DELIVERED:
-        return Decision(State.DELIVERED)
+        return DELIVERED
     if outcome.verdict is Verdict.GONE:
         return Decision(State.CANCELLED, "gone")
     if attempts > len(schedule):
         return Decision(State.DEAD, outcome.code)
     wait = schedule[attempts - 1] * rng.uniform(1 - JITTER, 1 + JITTER)
-    due_at = now + timedelta(seconds=max(wait, outcome.retry_after or 0.0))
-    if due_at > first_due_at + timedelta(seconds=max_age):
+    wait = max(wait, outcome.retry_after or 0.0)
+    if age + wait > max_age:
         return Decision(State.EXPIRED, "too_old")
-    return Decision(State.PENDING, due_at=due_at)
+    return Decision(State.PENDING, due_at=now + timedelta(seconds=wait))

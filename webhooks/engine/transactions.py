@@ -41,7 +41,7 @@ def atomically(using: str, work: Callable[[], T], *, patience: float = 20.0) -> 
             connection = connections[using]
             if connection.in_atomic_block or time.monotonic() > deadline:
                 raise
-            logger.warning("The database asks to try again: %s", str(error).splitlines()[0][:200])
+            logger.warning("The database asks to try again: %.200r", str(error))
             connection.close_if_unusable_or_obsolete()
             time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311
             wait = min(wait * 2, 1.0)

@@ -114,6 +114,16 @@ def enqueue_drain() -> None:
     async_task(TASKS[0], broker=broker)
 
 
+def queue_size() -> int | None:
+    """Tasks in our cluster's queue; None where the broker is down, or cannot say so cheaply."""
+    try:
+        broker = _broker(os.getpid(), settings.CLUSTER)
+        return int(broker.queue_size()) if _counts_cheaply(broker) else None
+    except Exception:
+        logger.warning("The broker does not tell how many tasks wait.", exc_info=True)
+        return None
+
+
 def _counts_cheaply(broker: Any) -> bool:
     """Whether asking for the queue's length is one quick statement, as on the ORM and Redis."""
     return type(broker).__module__.startswith(("django_q.brokers.redis_broker", __name__))

@@ -61,7 +61,7 @@ def stopping_on(*signals: signal.Signals, with_parent: bool = False) -> Iterator
 
 def transport() -> Transport:
     """This process's transport; connections stay open from one drain to the next."""
-    return _transport(os.getpid(), settings.TRANSPORT, settings.CONCURRENCY)
+    return _transport(os.getpid(), settings.TRANSPORT, settings.concurrency)
 
 
 @lru_cache(maxsize=4)

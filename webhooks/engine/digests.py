@@ -1,0 +1,247 @@
+"""Digests: the pending deliveries of one window, in numbered pages.
+
+A window is planned in rounds, from figures alone, so that a million events stop nobody else, and
+then frozen page by page, each shortly before its POST. A holder that takes over half-way finds the
+pages that were frozen, and goes on behind the highest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from django.db.models import Func, IntegerField, Q
+
+from webhooks.clock import db_now
+from webhooks.engine.freezing import ours, take
+from webhooks.engine.parcels import (
+    MARKER,
+    Draft,
+    Packer,
+    digest,
+    draft,
+    head_of,
+    is_thin,
+    new_message,
+    page_size,
+    read,
+    rendered,
+)
+from webhooks.engine.transactions import atomically
+from webhooks.formats import Window, get_format
+from webhooks.models import Delivery, Message
+from webhooks.models.delivery import DueDelivery
+from webhooks.models.subscription import Content
+
+if TYPE_CHECKING:
+    from webhooks.engine.lanes import HeldLane
+
+#: Deliveries that are planned in one round.
+ROUND: Final = 2500
+
+
+class Octets(Func):
+    """The bytes of a text, without reading it."""
+
+    function = "OCTET_LENGTH"
+    output_field = IntegerField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(
+            compiler,
+            connection,
+            function="LENGTH",
+            template="%(function)s(CAST(%(expressions)s AS BLOB))",
+            **context,
+        )
+
+
+class Plan:
+    """One window of a lane, on its way into pages. Everything here can be worked out again."""
+
+    def __init__(self, lane: HeldLane, window: Window) -> None:
+        self.lane = lane
+        self.window = window
+        self.counts: Counter[str] = Counter()
+        self.is_planned = False
+        self._after = ""
+        #: First and last delivery of each page that is planned and not frozen.
+        self._pages: list[tuple[str, str]] = []
+        self._begun = False
+        #: Pages there are already, from another holder.
+        self._number = self._total = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_planned and not self._pages
+
+    def step(self, using: str, token: UUID) -> bool:
+        """Plan the next round; False where somebody has the lane locked."""
+        if not self._begun and not self._begin(using, token):
+            return False
+        rows = list(
+            Delivery.objects.using(using)
+            .pending()
+            .filter(**self._own, pk__gt=self._after or "dlv_" + "0" * 32)
+            .order_by("pk")
+            .values_list("pk", "event__type", "event__subject", Octets("event__data"))[:ROUND]
+        )
+        for pk, type_, subject, octets in rows:
+            self._after = pk
+            if not self.lane.may_be_sent(type_):
+                self.lane.forbidden.append(pk)
+                continue
+            if type_ != MARKER:
+                self.counts[type_] += 1
+            size = self._packer.size(type_, subject, octets)
+            if self._packer.takes(size) and self._pages:
+                self._pages[-1] = (self._pages[-1][0], pk)
+            else:
+                self._pages.append((pk, pk))
+        if len(rows) < ROUND:
+            self._end()
+        return True
+
+    def next_page(self, using: str) -> Draft | None:
+        """The next page, to be frozen now; None where all that was in it has ended meanwhile."""
+        first, last = self._pages[0]
+        found = read(using, **self._own, pk__gte=first, pk__lte=last)
+        deliveries = [each for each in found if self.lane.may_be_sent(each.event_type)]
+        if not deliveries:
+            self._pages.pop(0)
+            return None
+        message = new_message(self.lane.subscription, db_now(using))
+        place = (self.window, self._number + 1, self._total, dict(self.counts))
+        return draft(message, deliveries, place)
+
+    def frozen(self) -> None:
+        """The page that was given last has been frozen."""
+        self._pages.pop(0)
+        self._number += 1
+
+    def _begin(self, using: str, token: UUID) -> bool:
+        # From here on nothing is added to the window: fan-out reads the clock under the lane's
+        # lock, and what it added before is committed.
+        free = atomically(using, lambda: bool(ours(using, token, [self.lane])))
+        if not free:
+            return False
+        subscription = self.lane.subscription
+        pages = Message.objects.using(using).of_window(self.lane.id, self.window.end)
+        for message in pages.filter(content=Content.EVENTS).order_by("page"):
+            self._number, self._total = message.page, message.pages
+            self._counted = message.counted
+        self._packer = Packer(
+            get_format(subscription.format), page_size(subscription), thin=is_thin(subscription)
+        )
+        self._begun = True
+        return True
+
+    def _end(self) -> None:
+        self.is_planned = True
+        if self._number:
+            # What the pages say that were frozen before.
+            self.counts = Counter(self._counted)
+        self._total = max(self._total, self._number + len(self._pages))
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        """What is in the window and in no page."""
+        return {"subscription_id": self.lane.id, "due_at": self.window.end, "message": None}
+
+
+class Figures:
+    """One window of a lane whose owner wants figures alone: one message for all that is in it.
+
+    Its members are gathered in rounds, each in a short transaction, and counted; then it is sealed
+    with its counts. One that is not sealed has no ``body_digest``, and is sent by nobody.
+    """
+
+    def __init__(self, lane: HeldLane, window: Window, message: Message | None = None) -> None:
+        """message: one that another holder began."""
+        self.lane = lane
+        self.window = window
+        self.message = message
+        self.counts: Counter[str] = Counter()
+        self.head: DueDelivery | None = None
+        self.is_done = False
+        self._after = "dlv_" + "0" * 32
+        self._first = ""
+
+    def step(self, using: str, token: UUID) -> bool:
+        """Gather the next round, or seal it; False where somebody has the lane locked."""
+        gathered = atomically(using, lambda: self._gather(using, token))
+        if gathered is None:
+            return False
+        # Only now: a transaction may be run again.
+        self.message = gathered.message
+        self.counts = gathered.counts
+        self._first = gathered.first
+        self._after = gathered.last or self._after
+        self.lane.forbidden += gathered.forbidden
+        self.head = gathered.head
+        self.is_done = gathered.is_last
+        return True
+
+    def _gather(self, using: str, token: UUID) -> _Gathered | None:
+        if self.lane.id not in ours(using, token, [self.lane]):
+            return None
+        message = self.message or self._open(using)
+        pending = Delivery.objects.using(using).pending()
+        mine = pending.filter(subscription_id=self.lane.id, due_at=self.window.end).filter(
+            Q(message=None) | Q(message=message), pk__gt=self._after
+        )
+        rows = list(mine.order_by("pk").values_list("pk", "event__type", "message_id")[:ROUND])
+        sent = [row for row in rows if row[2] or self.lane.may_be_sent(row[1])]
+        take(using, message, [pk for pk, _type, its in sent if its is None])
+        types = (type_ for _pk, type_, _its in sent if type_ != MARKER)
+        gathered = _Gathered(
+            message=message,
+            counts=self.counts + Counter(types),
+            first=self._first or (sent[0][0] if sent else ""),
+            last=rows[-1][0] if rows else "",
+            forbidden=[row[0] for row in rows if row not in sent],
+            is_last=len(rows) < ROUND,
+        )
+        if gathered.is_last:
+            gathered.head = self._seal(using, gathered)
+        return gathered
+
+    def _open(self, using: str) -> Message:
+        """The message that another holder began, or a new one."""
+        found = Message.objects.using(using).of_window(self.lane.id, self.window.end)
+        message = found.filter(content=Content.COUNTS, body_digest="").first()
+        if message is None:
+            message = new_message(self.lane.subscription, db_now(using))
+            message.content = Content.COUNTS
+            message.take_window(self.window, 1, 1, {})
+            message.save(using=using, force_insert=True)
+        return message
+
+    def _seal(self, using: str, gathered: _Gathered) -> DueDelivery | None:
+        """Write the counts: from here on it may be sent, and is always the same."""
+        message = gathered.message
+        head = read(using, pk=gathered.first) if gathered.first else []
+        if not head:
+            message.delete(using=using)
+            return None
+        message.take_window(self.window, 1, 1, gathered.counts)
+        message.count = sum(gathered.counts.values())
+        body = rendered(message, head) or b""
+        message.body_digest = digest(body)
+        message.save(using=using)
+        return head_of(message, head, body)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What one round of figures found."""
+
+    message: Message
+    counts: Counter[str]
+    first: str
+    last: str
+    forbidden: list[str]
+    is_last: bool
+    head: DueDelivery | None = None
