@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
+from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, registry, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -15,6 +19,7 @@ from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.test import modify_settings
 
 from webhooks import checks, cluster
+from webhooks.checks.rules import RULES
 from webhooks.conf import DEFAULTS
 from webhooks.engine.wake import task_timeout
 
@@ -71,6 +76,20 @@ def q_cluster(settings: Any, webhooks: Any) -> Callable[..., None]:
 
 
 @pytest.fixture
+def deployed(settings: Any, webhooks: Any) -> Callable[..., None]:
+    """Sets what ``check --deploy`` has nothing to say about, with these keys changed."""
+
+    def configure(**keys: Any) -> None:
+        webhooks(**{"CLUSTER": "webhooks", **keys})
+
+    settings.Q_CLUSTER = {**GOOD, "ALT_CLUSTERS": {"webhooks": {}}}
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache"}}
+    settings.ALLOWED_HOSTS = []
+    configure()
+    return configure
+
+
+@pytest.fixture
 def outbox(monkeypatch: pytest.MonkeyPatch, webhooks: Any) -> Callable[..., None]:
     """Makes the outbox's database look like one of ``vendor`` with these OPTIONS."""
 
@@ -81,7 +100,7 @@ def outbox(monkeypatch: pytest.MonkeyPatch, webhooks: Any) -> Callable[..., None
     return configure
 
 
-def test_a_sound_configuration_has_nothing_to_say(outbox: Any) -> None:
+def test_a_sound_configuration_has_nothing_to_say(outbox: Any, deployed: Any) -> None:
     outbox("postgresql", {})
     assert found(deploy=True) == {}
 
@@ -92,9 +111,11 @@ def test_the_settings_of_the_test_project_are_sound(settings: Any) -> None:
 
 def test_the_checks_run_with_manage_py_check() -> None:
     registered = registry.registry.get_checks(include_deployment_checks=True)
-    ours = [check for check in registered if check.__module__ == "webhooks.checks"]
-    assert len(ours) == 10
-    assert sum(1 for check in ours if check not in registry.registry.get_checks()) == 1
+    ours = [check for check in registered if check.__module__.startswith("webhooks.checks.")]
+    assert {check.__name__ for check in ours} == set(checks.__all__)
+    late = [check for check in ours if check not in registry.registry.get_checks()]
+    assert {check.__module__ for check in late} == {"webhooks.checks.deploy"}
+    assert len(late) == 3
 
 
 # The settings as a whole
@@ -161,8 +182,8 @@ def test_e005_a_lease_outlives_two_posts(
 
 @pytest.mark.parametrize("app", ["django_q", "oauth2_provider"])
 def test_e007_an_app_that_is_missing(webhooks: Any, app: str, monkeypatch: Any) -> None:
-    installed = checks.apps.is_installed
-    monkeypatch.setattr(checks.apps, "is_installed", lambda name: name != app and installed(name))
+    installed = apps.is_installed
+    monkeypatch.setattr(apps, "is_installed", lambda name: name != app and installed(name))
     assert list(found()) == ["E007"]
     assert repr(app) in text_of("E007")
 
@@ -173,15 +194,30 @@ def test_e007_reads_the_installed_apps(webhooks: Any) -> None:
     assert checks.check_apps() == []
 
 
+@pytest.mark.parametrize(
+    ("schedule", "age", "sound"), [([5, 55], 60, True), ([5, 56], 60, False), ([], 1, True)]
+)
+def test_w007_retries_that_never_come(webhooks: Any, schedule: Any, age: int, sound: bool) -> None:
+    webhooks(RETRY_SCHEDULE=schedule, MAX_AGE=age)
+    assert list(found()) == ([] if sound else ["W007"])
+
+
 # One key each
 
 WRONG: dict[str, list[Any]] = {
     "DATABASE": ["nowhere", 7, [], ""],
     "BASE_URL": ["example.com", "ftp://example.com", "/path", None, 7, "http://[", "https://"],
     "TRANSPORT": [
-        *("webhooks.transports.nowhere.Transport", "webhooks.checks.RULES", "nodots", None, 7),
+        *(
+            "webhooks.transports.nowhere.Transport",
+            "webhooks.checks.rules.RULES",
+            "nodots",
+            None,
+            7,
+        ),
+        *("webhooks.transports.base.Transport", "webhooks.access.requester_of"),
     ],
-    "CONCURRENCY": [0, -1, 1.5, "8", None, True],
+    "CONCURRENCY": [0, -1, 1.5, "8", True],
     "FLUSH_MAX": [0, -1, 1.5, "8", None, True],
     "DRAIN_SECONDS": [0, -1, "10", None, True, float("nan"), float("inf"), 1e308],
     "WORKERS": [0, -1, 1.5, "8", None, True],
@@ -192,7 +228,7 @@ WRONG: dict[str, list[Any]] = {
     "MAX_PAYLOAD_BYTES": [0, -1, 1.5, "8", None, True],
     "MAX_SUBSCRIPTIONS": [0, -1, 1.5, "8", None, True],
     "ALLOW_HTTP": ["yes", 1, None],
-    "ALLOWED_PORTS": ["443", 443, None, [0], [65536], ["443"], [True], "ANY", {443: 1}],
+    "ALLOWED_PORTS": ["443", 443, None, [0], [65536], ["443"], [True], "ANY", {443: 1}, [], ()],
     "ALLOWED_NETWORKS": [
         "10.0.0.0/8",
         None,
@@ -202,23 +238,46 @@ WRONG: dict[str, list[Any]] = {
         ["example.com"],
         [None],
         [[]],
+        ["::ffff:10.0.0.0/104"],
     ],
-    "DENIED_HOSTS": ["example.com", None, 7, [7], [None]],
+    "DENIED_HOSTS": [
+        *("example.com", None, 7, [7], [None], [""], ["."], ["*"], ["*.example.com"]),
+        *(["https://example.com"], ["example.com/hooks"], ["example.com:443"], ["a b.example"]),
+        *(["user@example.com"], ["münchen.example"], ["..example.com"], ["example..com"]),
+        *(["127.1"], ["10.0.0.0/8"], [".10.0.0.1"], ["fe80::1%eth0"], ["example.com "]),
+    ],
     "CLUSTER": [7, "", [], ["main"]],
-    "WAKER": ["webhooks.engine.wake.nothing", "webhooks.checks.RULES", 7, []],
+    "WAKER": ["webhooks.engine.wake.nothing", "webhooks.checks.rules.RULES", 7, []],
     "RETENTION_DAYS": [0, -1, 1.5, "8", None, True],
     "REQUESTER": ["webhooks.access.nobody", "webhooks.access.READ", None, 7],
     "ENTITLEMENT": ["webhooks.access.nobody", "webhooks.access.READ", 7, []],
     "THROTTLES": [None, 7, [], {"pings": "3/min"}, {"ping": "3"}, {"ping": 3}, {"ping": "0/min"}],
     "SOURCE_IPS": ["10.0.0.0/8", ["nowhere"], [7], None],
+    "EGRESS_PROXY": [
+        *("", 7, [], "proxy", "proxy:3128", "http://proxy", "https://proxy:3128", "http://:3128"),
+        *("socks5://proxy:1080", "http://proxy:0", "http://proxy:65536", "http://proxy:x"),
+        *("http://proxy:3128/path", "http://proxy:3128?q", "http://proxy:3128#f", "http://[::1"),
+        *("http://pro xy:3128", "http://proxy:3128\n"),
+    ],
+    "SUSPENDED_MAX_AGE": [0, -1, "60", None, True],
+    "AUTO_SUSPEND_SECONDS": [0, -1, "60", True],
+    "AUTO_SUSPEND_FAILURES": [0, -1, 1.5, "8", None, True],
+    "PROBE_SECONDS": [0, -1, "60", True],
+    "CLOUDEVENTS_SOURCE": [None, 7, "two words", "/café", "a\nb"],
+    "FORMATS": [
+        *(None, [], "x", {7: "x"}, {"": "x"}, {"x" * 33: "x"}),
+        *({"standard": "webhooks.formats.standard.StandardFormat"}, {"own": "webhooks.nowhere.F"}),
+        *({"own": None}, {"own": "webhooks.formats.base.Format"}, {"own": "webhooks.access.sees"}),
+    ],
 }
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, v) for key, vs in WRONG.items() for v in vs])
 def test_a_value_that_its_key_cannot_have(webhooks: Any, key: str, value: Any) -> None:
     webhooks(**{key: value})
-    id_ = checks.RULES[key][0]
-    assert list(found(deploy=True)) == [id_]
+    id_ = RULES[key][0]
+    assert list(found()) == [id_]
+    assert id_ in found(deploy=True)
     assert f"WEBHOOKS[{key!r}]" in text_of(id_)
     assert "default" in text_of(id_)
 
@@ -227,20 +286,23 @@ RIGHT: dict[str, list[Any]] = {
     "DATABASE": [None, "default"],
     "BASE_URL": ["", "https://example.com", "http://localhost:8000/app"],
     "TRANSPORT": ["webhooks.transports.requests.RequestsTransport"],
-    "CONCURRENCY": [1, 512],
+    "CONCURRENCY": [None, 1, 512],
     "FLUSH_MAX": [1],
     "DRAIN_SECONDS": [1, 2.5],
     "WORKERS": [1],
     "TIMEOUT": [1, 0.5],
     "LEASE_SECONDS": [3600, 90.5],
     "RETRY_SCHEDULE": [[], (), [1, 2.5], (5, 300)],
-    "MAX_AGE": [60, 0.5],
+    "MAX_AGE": [400_000, 300_000.5],
     "MAX_PAYLOAD_BYTES": [1],
     "MAX_SUBSCRIPTIONS": [1],
     "ALLOW_HTTP": [True, False],
-    "ALLOWED_PORTS": ["any", [], (443,), [1, 65535]],
+    "ALLOWED_PORTS": ["any", (443,), [1, 65535]],
     "ALLOWED_NETWORKS": [[], (), ["10.0.0.0/8", "fd00::/8"], ["10.1.2.3"], ["10.1.2.3/8"]],
-    "DENIED_HOSTS": [[], ("api.example.com",)],
+    "DENIED_HOSTS": [
+        *([], ("api.example.com",), ["API.Example.com."], [".example.com"], ["hooks_x.example"]),
+        *(["xn--mnchen-3ya.example"], ["localhost"], ["192.0.2.7", "2001:db8::7", "[2001:db8::7]"]),
+    ],
     "CLUSTER": [None, "main"],
     "WAKER": [None, "webhooks.engine.wake.enqueue_drain"],
     "RETENTION_DAYS": [1],
@@ -248,6 +310,15 @@ RIGHT: dict[str, list[Any]] = {
     "ENTITLEMENT": [None, "webhooks.access.granted"],
     "THROTTLES": [{}, {"ping": None}, {"create": "5/sec", "replay": "100/hour"}],
     "SOURCE_IPS": [(), ["192.0.2.0/24", "2001:db8::1"]],
+    "EGRESS_PROXY": [
+        *(None, "http://proxy:3128", "http://user:password@10.1.2.3:3128", "http://[::1]:3128/"),
+    ],
+    "SUSPENDED_MAX_AGE": [60, 0.5],
+    "AUTO_SUSPEND_SECONDS": [None, 60],
+    "AUTO_SUSPEND_FAILURES": [1],
+    "PROBE_SECONDS": [None, 60],
+    "CLOUDEVENTS_SOURCE": ["", "https://example.com/shop", "urn:example:shop", "/shop"],
+    "FORMATS": [{}, {"own": "webhooks.formats.standard.StandardFormat"}],
 }
 
 
@@ -258,8 +329,8 @@ def test_a_value_that_its_key_can_have(webhooks: Any, key: str, value: Any) -> N
 
 
 def test_each_key_has_a_rule_and_each_rule_an_id_of_its_own() -> None:
-    assert set(checks.RULES) == set(DEFAULTS) - {"ENCRYPTION_KEYS"} == set(WRONG) == set(RIGHT)
-    assert len({id_ for id_, _rule in checks.RULES.values()}) == len(checks.RULES)
+    assert set(RULES) == set(DEFAULTS) - {"ENCRYPTION_KEYS"} == set(WRONG) == set(RIGHT)
+    assert len({id_ for id_, _rule in RULES.values()}) == len(RULES)
 
 
 def test_a_module_that_fails_as_it_is_imported_is_a_message(
@@ -269,6 +340,16 @@ def test_a_module_that_fails_as_it_is_imported_is_a_message(
     monkeypatch.syspath_prepend(tmp_path)
     webhooks(WAKER="failing_waker.wake")
     assert "division by zero" in text_of("E028")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://user:hush@proxy:3128", "user:hush@proxy", "http://u:hush@proxy", ["hush"]]
+)
+def test_e035_does_not_show_the_proxys_password(webhooks: Any, url: Any) -> None:
+    webhooks(EGRESS_PROXY=url)
+    assert list(found()) == ["E035"]
+    assert "hush" not in text_of("E035")
+    assert "http://host:port" in text_of("E035")
 
 
 def test_a_long_value_is_cut(webhooks: Any) -> None:
@@ -546,32 +627,151 @@ def test_a_project_that_configured_nothing_hears_of_all_that_it_needs(
 
 
 @pytest.mark.parametrize(
-    ("network", "warned"),
+    ("network", "ids"),
     [
-        ("127.0.0.0/8", True),
-        ("127.0.0.1", True),
-        ("::1", True),
-        ("0.0.0.0/0", True),
-        ("::/0", True),
-        ("10.0.0.0/8", False),
-        ("fd00::/8", False),
+        ("127.0.0.0/8", ["W010"]),
+        ("127.0.0.1", ["W010"]),
+        ("::1", ["W010"]),
+        ("10.0.0.0/8", ["W013"]),
+        ("192.168.7.7", ["W013"]),
+        ("169.254.169.254", ["W013"]),
+        ("fd00::/8", ["W013"]),
+        ("9.255.0.0/15", []),  # public, and so needless
+        ("10.0.0.0/7", ["W013", "E036"]),
+        ("172.0.0.0/8", ["W013"]),
+        ("2606:4700::/32", []),
     ],
 )
-def test_w010_loopback_is_allowed(webhooks: Any, network: str, warned: bool) -> None:
-    webhooks(ALLOWED_NETWORKS=[network])
-    assert list(found(deploy=True)) == (["W010"] if warned else [])
-    assert found() == {}
+def test_w010_and_w013_what_is_in_the_operators_networks(
+    deployed: Any, network: str, ids: list[str]
+) -> None:
+    deployed(ALLOWED_NETWORKS=[network])
+    assert sorted(found(deploy=True)) == sorted(ids)
+    assert set(found()) <= {"E036"}
 
 
-def test_w011_plain_http_is_allowed(webhooks: Any) -> None:
-    webhooks(ALLOW_HTTP=True)
+def test_w013_names_the_networks_that_are_not_loopback(deployed: Any) -> None:
+    deployed(ALLOWED_NETWORKS=["127.0.0.0/8", "10.1.2.3/16"])
+    [message] = found(deploy=True)["W013"]
+    assert "10.1.0.0/16" in message.msg
+    assert "127.0.0.0" not in message.msg
+
+
+@pytest.mark.parametrize(
+    ("network", "wide"),
+    [
+        ("0.0.0.0/0", True),
+        ("::/0", True),
+        ("128.0.0.0/1", True),
+        ("8.0.0.0/7", True),
+        ("fc00::/6", True),
+        ("10.0.0.0/8", False),
+        ("fc00::/7", False),
+    ],
+)
+def test_e036_a_network_that_takes_the_guard_away(webhooks: Any, network: str, wide: bool) -> None:
+    webhooks(ALLOWED_NETWORKS=["10.1.0.0/16", network])
+    assert list(found()) == (["E036"] if wide else [])
+    assert not wide or repr(network) in text_of("E036")
+
+
+def test_w011_plain_http_is_allowed(deployed: Any) -> None:
+    deployed(ALLOW_HTTP=True)
     assert list(found(deploy=True)) == ["W011"]
     assert found() == {}
 
 
-def test_w012_every_port_is_allowed(webhooks: Any) -> None:
-    webhooks(ALLOWED_PORTS="any")
+def test_w012_every_port_is_allowed(deployed: Any) -> None:
+    deployed(ALLOWED_PORTS="any")
     assert list(found(deploy=True)) == ["W012"]
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "base_url", "denied", "open_"),
+    [
+        (["shop.example.com"], "", [], ["shop.example.com"]),
+        (["Shop.example.com."], "", ["shop.example.com"], []),
+        ([], "https://api.example.com/app", [], ["api.example.com"]),
+        (["a.example.com"], "https://b.example.com", ["a.example.com"], ["b.example.com"]),
+        (["a.example.com"], "https://a.example.com", [], ["a.example.com"]),
+        ([".example.com"], "", ["example.com", "www.example.com"], [".example.com"]),
+        ([".example.com", "a.example.com"], "", [".example.com"], []),
+        ([".shop.example.com"], "", [".example.com"], []),
+        (["*"], "", [], []),  # which hosts these are, nothing tells
+        (["localhost", "intranet", "10.0.0.1", "[::1]", "shop.internal", "127.0.0.1"], "", [], []),
+        (["93.184.216.34", "[2606:4700::1]"], "", [], ["93.184.216.34", "[2606:4700::1]"]),
+        (["93.184.216.34", "[2606:4700::1]"], "", ["93.184.216.34", "2606:4700:0::1"], []),
+        ([None, 7, ""], "", [], []),
+    ],
+)
+def test_w014_the_projects_own_hosts_are_denied(
+    deployed: Any, settings: Any, allowed: Any, base_url: str, denied: Any, open_: list[str]
+) -> None:
+    settings.ALLOWED_HOSTS = allowed
+    deployed(BASE_URL=base_url, DENIED_HOSTS=denied)
+    messages = found(deploy=True)
+    assert list(messages) == (["W014"] if open_ else [])
+    assert found() == {}
+    if open_:
+        [message] = messages["W014"]
+        assert f"lacks {', '.join(open_)}:" in message.msg
+
+
+@pytest.mark.parametrize(
+    ("throttles", "free"),
+    [({}, False), ({"ping": "1/day"}, False), ({"ping": None}, True), ({"create": None}, True)],
+)
+def test_w015_what_is_not_throttled(deployed: Any, throttles: Any, free: bool) -> None:
+    deployed(THROTTLES=throttles)
+    assert list(found(deploy=True)) == (["W015"] if free else [])
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("caches", "warned"),
+    [
+        ({"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}, True),
+        ({"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}, True),
+        ({"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache"}}, False),
+        ({"default": {"BACKEND": None}}, False),
+        ({"default": None}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_w016_throttles_count_for_all_processes(
+    deployed: Any, monkeypatch: pytest.MonkeyPatch, caches: Any, warned: bool
+) -> None:
+    # Past the fixture, which would make Django read the nonsense as well; and undone before that
+    # is, or what it was in here would stay for the tests that follow.
+    with monkeypatch.context() as patch:
+        patch.setattr(django_settings, "CACHES", caches)
+        assert list(found(deploy=True)) == (["W016"] if warned else [])
+        assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("keys", "shared"),
+    [
+        ({"CLUSTER": None}, True),
+        ({"CLUSTER": "main"}, True),  # the default one, by its name
+        ({"CLUSTER": "webhooks"}, False),
+        ({"CLUSTER": None, "WAKER": None}, False),  # no cluster delivers
+    ],
+)
+def test_w017_a_cluster_of_its_own(deployed: Any, keys: Any, shared: bool) -> None:
+    deployed(**keys)
+    assert list(found(deploy=True)) == (["W017"] if shared else [])
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"), [("http://10.0.0.1", True), ("https://10.0.0.1", False), ("", False)]
+)
+def test_w018_links_lead_to_https(deployed: Any, url: str, warned: bool) -> None:
+    deployed(BASE_URL=url)
+    assert list(found(deploy=True)) == (["W018"] if warned else [])
     assert found() == {}
 
 
@@ -606,6 +806,30 @@ def test_no_value_makes_a_check_fail(webhooks: Any, settings: Any, nonsense: Any
     settings.Q_CLUSTER = {**GOOD, "ALT_CLUSTERS": {"x": dict.fromkeys(keys, nonsense)}}
     webhooks(CLUSTER="x")
     found()
+
+
+TABLE = Path(__file__).parents[1] / "docs" / "checks.md"
+SOURCES = [
+    *(Path(checks.__file__).parent).glob("*.py"),
+    Path(cluster.__file__),
+]
+
+
+def test_every_id_is_in_the_table_of_the_documentation_and_has_a_test() -> None:
+    code = "".join(source.read_text() for source in SOURCES)
+    ids = set(re.findall(r'"webhooks\.([EW]\d{3})"', code)) | {id_ for id_, _ in RULES.values()}
+    rows = re.findall(r"^\| `webhooks\.([EW]\d{3})` \|", TABLE.read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(ids)
+    by_rule = {id_ for id_, _ in RULES.values()}  # they are tested by WRONG and RIGHT
+    tests = " ".join(name for name in globals() if name.startswith("test_"))
+    assert {id_ for id_ in ids - by_rule if id_.lower() not in tests} == set()
+
+
+def test_the_table_names_the_key_of_each_rule() -> None:
+    lines = TABLE.read_text().splitlines()
+    for key, (id_, _rule) in RULES.items():
+        [line] = [line for line in lines if line.startswith(f"| `webhooks.{id_}` |")]
+        assert f"`{key}`" in line
 
 
 def test_every_message_says_what_to_do(webhooks: Any, settings: Any) -> None:

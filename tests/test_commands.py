@@ -25,14 +25,16 @@ def rows() -> list[dict[str, Any]]:
 
 def test_the_schedules_are_installed() -> None:
     told = install()
-    prune, sweep = Schedule.objects.order_by("func")
+    prune, sweep, tick = Schedule.objects.order_by("func")
     assert (sweep.func, sweep.schedule_type, sweep.minutes) == (
         *("webhooks.tasks.sweep", Schedule.MINUTES),
         1,
     )
     assert (prune.func, prune.schedule_type) == ("webhooks.tasks.prune", Schedule.DAILY)
-    assert (sweep.repeats, prune.repeats) == (-1, -1)  # for ever
-    assert told.count("installed") == 2
+    assert (tick.func, tick.schedule_type) == ("webhooks.tasks.tick", Schedule.HOURLY)
+    assert (tick.next_run.minute, tick.next_run.second) == (0, 0)
+    assert (sweep.repeats, prune.repeats, tick.repeats) == (-1, -1, -1)  # for ever
+    assert told.count("installed") == 3
 
 
 def test_each_scheduled_function_exists() -> None:
@@ -46,7 +48,7 @@ def test_installing_again_changes_nothing() -> None:
     before = rows()
     told = install()
     assert rows() == before
-    assert told.count("as it should be") == 2
+    assert told.count("as it should be") == 3
 
 
 def test_what_somebody_changed_is_put_right_and_its_next_run_stays() -> None:
@@ -78,7 +80,7 @@ def test_a_renamed_schedule_is_still_ours_and_a_second_one_goes() -> None:
     Schedule.objects.create(name="twice", func="webhooks.tasks.sweep")
     install()
     assert Schedule.objects.get(func="webhooks.tasks.sweep").name == "renamed"
-    assert Schedule.objects.count() == 2
+    assert Schedule.objects.count() == 3
 
 
 def test_the_schedules_of_the_host_are_left_alone() -> None:
@@ -86,12 +88,21 @@ def test_the_schedules_of_the_host_are_left_alone() -> None:
     install()
     theirs.refresh_from_db()
     assert (theirs.func, theirs.minutes) == ("host.tasks.sweep", 7)
-    assert Schedule.objects.count() == 3
+    assert Schedule.objects.count() == 4
 
 
 def test_the_schedules_go_to_the_configured_cluster(settings: Any) -> None:
     settings.WEBHOOKS = {**settings.WEBHOOKS, "CLUSTER": "main"}
     install()
     settings.WEBHOOKS = {**settings.WEBHOOKS, "CLUSTER": "webhooks"}
-    assert install().count("updated") == 2
+    assert install().count("updated") == 3
     assert set(Schedule.objects.values_list("cluster", flat=True)) == {"webhooks"}
+
+
+def test_a_tick_that_was_moved_goes_back_to_minute_0() -> None:
+    install()
+    astray = Schedule.objects.get(func="webhooks.tasks.tick")
+    assert astray.next_run is not None
+    Schedule.objects.filter(pk=astray.pk).update(next_run=astray.next_run.replace(minute=17))
+    assert install().count("updated") == 1
+    assert Schedule.objects.get(pk=astray.pk).next_run == astray.next_run

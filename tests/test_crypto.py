@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import traceback
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
-from webhooks.crypto import Sealed, seal, unseal
+from webhooks.crypto import KeysUnusable, Sealed, is_current, reseal, seal, unseal
 from webhooks.exceptions import SecretUnreadable
 
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
@@ -128,6 +129,36 @@ def test_sealed_texts_are_equal_by_what_is_stored(keys: Any) -> None:
 def test_a_sealed_text_shows_nothing(keys: Any) -> None:
     value = Sealed(seal("hush-hush"))
     assert repr(value) == str(value) == f"{value}" == "<sealed>"
+
+
+def test_a_value_is_sealed_anew_under_the_newest_key(keys: Any) -> None:
+    before = seal("text")
+    assert is_current(before)
+    keys(NEW, OLD)
+    assert not is_current(before)
+    after = reseal(before)
+    assert is_current(after)
+    keys(NEW)
+    assert unseal(after) == "text"
+    assert not is_current(before)
+
+
+@pytest.mark.parametrize("stored", ["plain", "gAAAAA", "é", ""])
+def test_what_does_not_open_is_not_sealed_anew(keys: Any, stored: str) -> None:
+    assert not is_current(stored)
+    with pytest.raises(SecretUnreadable):
+        reseal(stored)
+
+
+def test_a_key_in_place_of_the_list_is_no_list_of_letters(settings: Any) -> None:
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "ENCRYPTION_KEYS": OLD}
+    with pytest.raises(KeysUnusable, match="no Fernet key"):
+        seal("text")
+
+
+def test_a_sealed_text_is_no_json(keys: Any) -> None:
+    with pytest.raises(TypeError):
+        json.dumps(Sealed(seal("hush-hush")))
 
 
 def test_a_sealed_text_stays_sealed_where_it_is_pickled(keys: Any) -> None:
