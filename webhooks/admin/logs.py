@@ -11,7 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from webhooks import catalog
+from webhooks import catalog, formats
 from webhooks.admin.pages import LogAdmin, Recent
 from webhooks.models import (
     Delivery,
@@ -49,6 +49,19 @@ class EventTypeFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(type=self.value()) if self.value() else queryset
+
+
+class FormatFilter(admin.SimpleListFilter):
+    """By format; the choices are those that there are, and are not looked for in the table."""
+
+    title = _("format")
+    parameter_name = "format"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(name, name) for name in formats.known()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(format=self.value()) if self.value() else queryset
 
 
 class PayloadAdmin(LogAdmin):
@@ -125,7 +138,7 @@ class MessageAdmin(LogAdmin):
     deferred = SECRETS
     search_ids = {"msg": "pk", "sub": "subscription"}
     search_help_text = _("The id of a message or subscription.")
-    list_filter = (Recent, "format")
+    list_filter = (Recent, FormatFilter)
     list_select_related = ("subscription",)
     list_display = ("id", "subscription_link", "format", "count", "page", "pages", "created_at")
     readonly_fields = ("subscription_link",)

@@ -1,7 +1,9 @@
-"""The page of a subscription: plain fields can be edited, everything else only looked at.
+"""The page of a subscription: how it fares, what can be done, its fields.
 
-Nothing is written here. ``lifecycle`` makes a subscription with its lane and secret, and tells the
-worker that holds the lane of a change. The secret's text is shown once, after creation.
+Plain fields can be edited, everything else only looked at. Nothing is written here: ``lifecycle``
+makes a subscription with its lane and secret, and tells the worker that holds the lane of a change.
+The secret's text is shown once, after creation. What is done beyond editing stands in
+:mod:`webhooks.admin.actions` and :mod:`webhooks.admin.replays`.
 """
 
 from __future__ import annotations
@@ -10,14 +12,20 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_variables
 
 from webhooks import lifecycle
+from webhooks.admin.actions import ShownOnce, SubscriptionActions
+from webhooks.admin.overview import overview
 from webhooks.admin.pages import LargeTableAdmin
+from webhooks.admin.replays import SubscriptionReplays
 from webhooks.conf import settings
 from webhooks.models import Lane, SigningSecret, Subscription
 
@@ -94,8 +102,9 @@ class SecretInline(_Seen, admin.TabularInline):  # type: ignore[type-arg]
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(LargeTableAdmin):
+class SubscriptionAdmin(SubscriptionActions, SubscriptionReplays, LargeTableAdmin):
     form = SubscriptionForm
+    change_form_template = "admin/webhooks/subscription/change_form.html"
     deferred = ("headers", "basic_auth")
     search_ids = {"sub": "pk"}
     search_help_text = _("A subscription's id: sub_…")
@@ -125,11 +134,31 @@ class SubscriptionAdmin(LargeTableAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else (*SEEN, *OWNER)
 
+    def formfield_for_dbfield(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+        if db_field.name == "callback_url":
+            kwargs["strip"] = False  # judged as it was given, as in the API
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         return () if obj is None else (LaneInline, SecretInline)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # what was sent would lose its owner; a subscription is unsubscribed
+
+    def get_urls(self) -> list[Any]:
+        return [*self.action_urls(), *self.replay_urls(), *super().get_urls()]
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        # Read when the page is drawn, and so after the stock view has looked at the permissions.
+        shown = SimpleLazyObject(lambda: overview(self, request, unquote(object_id)))
+        extra = {"overview": shown, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, extra)
 
     def changeform_view(
         self,
@@ -145,6 +174,7 @@ class SubscriptionAdmin(LargeTableAdmin):
             self.message_user(request, " ".join(error.messages), messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
 
+    @sensitive_variables()
     def save_model(self, request: HttpRequest, obj: Subscription, form: Any, change: bool) -> None:
         if change:
             changes = {name: form.cleaned_data[name] for name in form.changed_data}
@@ -153,12 +183,12 @@ class SubscriptionAdmin(LargeTableAdmin):
             return
         made, secret = lifecycle.subscribe(id=obj.pk, **form.cleaned_data)
         obj.__dict__.update(made.__dict__)
-        self.message_user(
-            request,
-            gettext(
-                "The signing secret of %(id)s is %(secret)s: copy it now. It is shown this once, "
-                "and cannot be read back."
-            )
-            % {"id": made.pk, "secret": secret},
-            messages.WARNING,
-        )
+        request.webhooks_secret = secret  # type: ignore[attr-defined]
+
+    @sensitive_variables()
+    def response_add(
+        self, request: HttpRequest, obj: Subscription, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        title = gettext("The subscription was made")
+        secret = ShownOnce(request.webhooks_secret)  # type: ignore[attr-defined]
+        return self.secret_page(request, obj, title, secret)

@@ -1,0 +1,186 @@
+"""Verdicts in one sentence, for people: over the page of the service, and of a subscription."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from webhooks import remedies
+from webhooks.conf import settings
+from webhooks.health.service import ServiceHealth
+from webhooks.health.subscriptions import SubscriptionHealth
+from webhooks.health.verdicts import (
+    DEGRADED,
+    DOWN,
+    FAILING,
+    FAILING_AFTER,
+    HEALTHY,
+    IDLE,
+    MOST_COUNTED,
+)
+from webhooks.models import Delivery, DeliveryStats, Event, Lane
+from webhooks.models.stats import FRESH, WHOLE_SERVICE
+from webhooks.models.subscription import Status
+
+#: Each status as a word; the mark beside it says the same by its shape.
+WORDS: Final = {
+    HEALTHY: gettext_lazy("Healthy"),
+    DEGRADED: gettext_lazy("Degraded"),
+    DOWN: gettext_lazy("Down"),
+    IDLE: gettext_lazy("Idle"),
+    FAILING: gettext_lazy("Failing"),
+    Status.PENDING.value: gettext_lazy("Pending"),
+    Status.SUSPENDED.value: gettext_lazy("Suspended"),
+    Status.UNSUBSCRIBED.value: gettext_lazy("Unsubscribed"),
+}
+MARKS: Final = {HEALTHY: "●", DEGRADED: "▲", DOWN: "■", FAILING: "■", IDLE: "○"}
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """``<mark> <word> — <text>``. status: as in the verdict."""
+
+    status: str
+    text: str
+
+    @property
+    def mark(self) -> str:
+        return MARKS.get(self.status, "◌")
+
+    @property
+    def word(self) -> str:
+        return str(WORDS.get(self.status, self.status))
+
+    def __str__(self) -> str:
+        return f"{self.mark} {self.word} — {self.text}"
+
+
+def headline(found: ServiceHealth, *, seen: bool = True) -> Headline:
+    """The verdict on the service in one sentence; three statements at most.
+
+    seen: whether the period that is looked at has events, although the last day has none.
+    """
+    if found.status == HEALTHY:
+        text = _("deliveries are flowing.")
+    elif found.status == IDLE:
+        text = _("no events in the last 24 hours.") if seen else _("no events in this period.")
+    elif found.status == DOWN:
+        text = _down(found)
+    else:
+        text = _degraded(found)
+    return Headline(found.status, text)
+
+
+def sentence(found: SubscriptionHealth) -> str:
+    """How a subscription fares, in a few sentences; what to do stands in the verdict's reasons."""
+    parts = []
+    now = found.updated_at
+    if found.status in (FAILING, DEGRADED) and found.failing_since is not None:
+        said = ngettext(
+            "Failing since %(since)s (%(count)d attempt).",
+            "Failing since %(since)s (%(count)d attempts).",
+            found.failures,
+        )
+        parts.append(said % {"since": clock(found.failing_since, now), "count": found.failures})
+        if title := remedies.remedy(found.last_error).title:
+            parts.append(_("Last error: %(error)s.") % {"error": title})
+        if settings.AUTO_SUSPEND_SECONDS is not None:
+            limit = timedelta(seconds=settings.AUTO_SUSPEND_SECONDS)
+            parts.append(
+                _("It will be suspended after %(time)s without a success.") % {"time": span(limit)}
+            )
+    elif found.reason is not None:
+        parts.append(found.reason.message)
+    elif found.status == IDLE:
+        parts.append(_("Nothing was sent to it in the last 24 hours."))
+    else:
+        parts.append(_("Deliveries are flowing."))
+    if found.last_success_at is not None:
+        when = {"at": clock(found.last_success_at, now)}
+        parts.append(_("Last success %(at)s.") % when)
+    elif found.last_attempt is not None:
+        parts.append(_("It has not succeeded yet."))
+    return " ".join(parts)
+
+
+def clock(moment: datetime, now: datetime) -> str:
+    """A time for people: without its date, where that is today's. In UTC, and says so."""
+    moment, now = moment.astimezone(UTC), now.astimezone(UTC)
+    day = "" if moment.date() == now.date() else f"{moment:%Y-%m-%d} "
+    return f"{day}{moment:%H:%M} UTC"
+
+
+def span(time: timedelta) -> str:
+    """A length of time for people, in the unit that fits: ``12 min``, ``3 h``, ``5 days``."""
+    seconds = max(0, round(time.total_seconds()))
+    if seconds < 120:
+        return _("%(n)d s") % {"n": seconds}
+    if seconds < 7200:
+        return _("%(n)d min") % {"n": seconds // 60}
+    if seconds < 2 * 86_400:
+        return _("%(n)d h") % {"n": seconds // 3600}
+    return ngettext("%(n)d day", "%(n)d days", seconds // 86_400) % {"n": seconds // 86_400}
+
+
+def capped(count: int) -> str:
+    """A number that was counted up to ``MOST_COUNTED``: ``340``, ``10,000+``."""
+    return f"{count:,}+" if count >= MOST_COUNTED else f"{count:,}"
+
+
+def _down(found: ServiceHealth) -> str:
+    codes = [reason.code for reason in found.verdict.reasons]
+    if codes == ["outage"]:
+        return _("most attempts of the last 15 minutes failed.")
+    using = settings.database
+    now = found.updated_at
+    due = capped(_due(using, now))
+    silence = _silence(using, now)
+    said = (
+        _("nothing has been delivered for %(time)s while %(due)s are due.")
+        if silence is None or silence.total_seconds() >= 60
+        else _("what waits longest has been due for %(time)s, and %(due)s are due.")
+    )
+    time = timedelta(seconds=found.delivery_delay_s)
+    if silence is not None and silence.total_seconds() >= 60:
+        time = min(time, silence)
+    text = said % {"time": span(time), "due": due}
+    return f"{text} {_('Is a worker running?')}" if "no_worker" in codes else text
+
+
+def _degraded(found: ServiceHealth) -> str:
+    codes = [reason.code for reason in found.verdict.reasons]
+    failing = failing_endpoints(settings.database)
+    if failing and "delayed" not in codes:
+        said = ngettext(
+            "%(count)s endpoint is failing; others are fine.",
+            "%(count)s endpoints are failing; others are fine.",
+            failing,
+        )
+        return said % {"count": capped(failing)}
+    if "delayed" in codes:
+        return _("deliveries are late by %(time)s.") % {
+            "time": span(timedelta(seconds=found.delivery_delay_s))
+        }
+    return _("deliveries are flowing, but not all is well.")
+
+
+def failing_endpoints(using: str) -> int:
+    """Endpoints that send and fail, or are parked; counted up to ``MOST_COUNTED``."""
+    lanes = Lane.objects.using(using).failing_now(FAILING_AFTER)
+    return lanes[:MOST_COUNTED].count()
+
+
+def _due(using: str, now: datetime) -> int:
+    """What waits for a worker: due deliveries, and events that are not fanned out."""
+    pending = Delivery.objects.using(using).waiting(now, MOST_COUNTED)
+    return pending.due + Event.objects.using(using).undispatched()[:MOST_COUNTED].count()
+
+
+def _silence(using: str, now: datetime) -> timedelta | None:
+    """Since when at least nothing has been delivered, by the roll-up; None: not in two days."""
+    last = DeliveryStats.objects.using(using).last_delivered(WHOLE_SERVICE)
+    return None if last is None else max(timedelta(), now - last - timedelta(seconds=FRESH))
