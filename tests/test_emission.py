@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +16,7 @@ from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils.functional import lazy
 
 import webhooks
 from tests.shop.models import Order
@@ -45,6 +46,9 @@ def circular() -> dict[str, Any]:
     data: dict[str, Any] = {}
     data["itself"] = data
     return data
+
+
+lazystr = lazy(lambda mapping: str(list(mapping)), str)
 
 
 @contextmanager
@@ -196,6 +200,8 @@ def test_a_single_write_error_cannot_be_overlooked() -> None:
 
 # Refused before any SQL
 
+THE_END = datetime.max.replace(tzinfo=timezone(-timedelta(hours=12)))
+
 REFUSED: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
     "an unknown type": (UnknownEventType, lambda: emit("order.pain", {}, requester=WHOM)),
     "no type": (UnknownEventType, lambda: emit(None, {}, requester=WHOM)),  # type: ignore[arg-type]
@@ -303,6 +309,26 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
         InvalidEvent,
         lambda: emit_many("order.paid", [7]),  # type: ignore[list-item]
     ),
+    "a C1 line break in the requester": (
+        InvalidEvent,
+        lambda: emit("order.paid", {}, requester="app:a\x85b"),
+    ),
+    "a line separator in the key": (
+        InvalidEvent,
+        lambda: emit("order.paid", {}, requester=WHOM, idempotency_key="a\u2028b"),
+    ),
+    "a long key": (
+        InvalidEvent,
+        lambda: emit("order.paid", {}, requester=WHOM, idempotency_key="x" * 256),
+    ),
+    "the last hour of the calendar": (
+        InvalidEvent,
+        lambda: emit("order.paid", {}, requester=WHOM, occurred_at=THE_END),
+    ),
+    "before 1970": (
+        InvalidEvent,
+        lambda: emit("order.paid", {}, requester=WHOM, occurred_at=datetime(1, 1, 1, tzinfo=UTC)),
+    ),
     "the signal with an unknown type": (
         UnknownEventType,
         lambda: webhook_event.send(sender=None, type="order.pain", data={}, requester=WHOM),
@@ -323,6 +349,111 @@ def test_what_is_wrong_is_refused_before_any_sql(what: str) -> None:
         Order.objects.create(number="2")  # the block is still usable
     assert Order.objects.count() == 2
     assert not Event.objects.exists()
+
+
+class Raising(dict[str, Any]):
+    """A mapping of the host's that fails when it is read."""
+
+    def items(self) -> Any:
+        raise RuntimeError("the host's mapping failed")
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("the host's mapping failed")
+
+
+#: What no way of emitting takes as data.
+BAD_DATA: dict[str, Callable[[], Any]] = {
+    "NaN": lambda: {"a": float("nan")},
+    "infinite": lambda: {"a": [-float("inf")]},
+    "a lone surrogate": lambda: {"a": "\udcff"},
+    "a lone surrogate as name": lambda: {"\ud800": 1},
+    "no JSON": lambda: {"a": object()},
+    "bytes": lambda: {"a": b"x"},
+    "a set": lambda: {"a": {1}},
+    "a circle": circular,
+    "51 levels": lambda: nested(50),
+    "100,000 levels": lambda: nested(100_000),
+    "a number as name": lambda: {"a": {7: 1}},
+    "one name as number and as text": lambda: {1: "a", "1": "b"},
+    "None as name": lambda: {None: 1},
+    "true as name": lambda: {"a": [{True: 1}]},
+    "an integer of 5,001 digits": lambda: {"a": 10**5000},
+    "too much": lambda: {"a": "x" * 256 * 1024},
+    "too many bytes": lambda: {"a": "\U0001f600" * 65_536},
+    "a mapping that raises": lambda: Raising(a=1),
+    "a lazy text that raises": lambda: {"a": lazystr(Raising())},
+    "a list": lambda: [{"a": 1}],
+}
+#: The ways in which a host records an event.
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "emit": lambda data: emit("order.paid", data, requester=WHOM),
+    "emit_many": lambda data: emit_many(
+        "order.paid", [{"data": {}, "requester": WHOM}, {"data": data, "requester": WHOM}]
+    ),
+    "aemit": lambda data: async_to_sync(aemit)("order.paid", data, requester=WHOM),
+    "the signal": lambda data: webhook_event.send(
+        sender=Order, type="order.paid", data=data, requester=WHOM
+    ),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", BAD_DATA)
+def test_bad_data_is_refused_before_any_sql_whichever_way_it_comes(what: str, way: str) -> None:
+    data = BAD_DATA[what]()
+    with transaction.atomic():
+        Order.objects.create(number="1")
+        with CaptureQueriesContext(connection) as captured, pytest.raises(InvalidPayload) as raised:
+            WAYS[way](data)
+        assert len(captured) == 0
+        assert len(str(raised.value)) < 400
+        Order.objects.create(number="2")  # the block is still usable
+    assert Order.objects.count() == 2
+    assert not Event.objects.exists()
+
+
+@pytest.mark.django_db
+def test_fifty_levels_are_taken_and_read_back() -> None:
+    made = emit("order.paid", nested(49), requester=WHOM)
+    assert Event.objects.get(pk=made.pk).payload == nested(49)
+
+
+@contextmanager
+def typed(serializer: Callable[[Any], Any]) -> Iterator[str]:
+    catalog.register("order.serialised", title="Serialised", serializer=serializer)
+    try:
+        yield "order.serialised"
+    finally:
+        catalog.unregister("order.serialised")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("error", [KeyError("a"), TypeError("b"), RuntimeError("c"), Exception()])
+def test_a_serializer_that_raises_is_an_invalid_payload(error: Exception) -> None:
+    def fail(instance: Any) -> Any:
+        raise error
+
+    with typed(fail) as type, transaction.atomic():
+        for say in (
+            lambda: emit(type, Order(), requester=WHOM),
+            lambda: emit_many(type, [{"data": Order(), "requester": WHOM}]),
+            lambda: webhook_event.send(sender=None, type=type, data=Order(), requester=WHOM),
+        ):
+            with pytest.raises(InvalidPayload, match="cannot be written as JSON") as raised:
+                say()
+            assert raised.value.__cause__ is error
+        Order.objects.create(number="1")
+    assert not Event.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_database_error_of_a_serializer_is_the_callers_to_hear() -> None:
+    def fail(instance: Any) -> Any:
+        raise OperationalError("the connection is gone")
+
+    with typed(fail) as type, pytest.raises(OperationalError):
+        emit(type, Order(), requester=WHOM)
 
 
 @pytest.mark.django_db

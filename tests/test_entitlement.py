@@ -346,7 +346,7 @@ class TestTheHostsOwnRule:
         emit_orders(1)
         deliver()
         assert states() == {"delivered": 1}
-        assert "ENTITLEMENT failed for app:a" in caplog.text
+        assert "ENTITLEMENT failed for 'app:a" in caplog.text
 
 
 def test_a_clean_up_in_one_transaction_takes_nothing_away(

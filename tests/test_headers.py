@@ -15,16 +15,18 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.world import deliver, emit_orders, states, subscribe
-from webhooks import lifecycle
+from tests.world import Answer, deliver, emit_orders, states, subscribe
+from webhooks import lifecycle, probing
 from webhooks.clock import db_now
 from webhooks.crypto import Sealed, seal
 from webhooks.exceptions import SecretUnreadable
 from webhooks.headers import (
+    MASK,
     check_basic_auth,
     check_headers,
     combined,
     headers_of,
+    masked,
     open_headers,
     seal_headers,
 )
@@ -55,6 +57,39 @@ class TestNames:
         with pytest.raises(ValidationError, match="set by the service"):
             check_headers({spelling(name): "x"})
 
+    @pytest.mark.parametrize("name", DENIED)
+    @pytest.mark.parametrize("stroke", ["_", ".", "~"])
+    def test_what_a_server_would_read_as_one_of_them_is_refused(
+        self, name: str, stroke: str
+    ) -> None:
+        with pytest.raises(ValidationError, match="set by the service"):
+            check_headers({name.replace("-", stroke): "x"})
+
+    @pytest.mark.parametrize("name", DENIED)
+    @pytest.mark.parametrize("around", ["{} ", " {}", "{}:", "{}\t", "{}\n", "{}\r\n", "{}\0"])
+    def test_nor_are_they_hidden_behind_what_is_no_token(self, name: str, around: str) -> None:
+        with pytest.raises(ValidationError, match="is no header name"):
+            check_headers({around.format(name): "x"})
+
+    @pytest.mark.parametrize("name", ["\u212aeep-Alive", "\u0441ookie", "X-Forwarded\u2010For"])
+    def test_nor_behind_letters_that_look_alike(self, name: str) -> None:
+        with pytest.raises(ValidationError, match="is no header name"):
+            check_headers({name: "x"})
+
+    def test_the_list_is_the_one_that_is_documented_to_the_letter(self) -> None:
+        listed = (
+            "Host, Content-Length, Content-Type, Content-Encoding, Transfer-Encoding, TE, Trailer, "
+            "Connection, Keep-Alive, Upgrade, Expect, Proxy-*, Cookie, Set-Cookie, Forwarded, "
+            "X-Forwarded-*, X-Real-IP, Via, webhook-*, svix-*, ce-*, X-Hook-*, X-Mandrill-*, "
+            "Metadata, Metadata-Flavor, X-aws-ec2-metadata-token*, X-Metadata-Token, Sec-*"
+        )
+        names = listed.split(", ")
+        assert len(names) == 28
+        for name in names:
+            for end in ("", "x", "-x") if name.endswith("*") else ("",):
+                with pytest.raises(ValidationError, match="set by the service"):
+                    check_headers({name.removesuffix("*") + end: "x"})
+
     @pytest.mark.parametrize(
         "name",
         ["", " ", "X Token", "X-Token:", "X-T\n", "X-T\r\nHost", "X-\xe9", "a" * 65, "(x)", 7],
@@ -72,6 +107,11 @@ class TestNames:
     def test_twice_in_another_case_is_refused(self) -> None:
         with pytest.raises(ValidationError, match="x-token is there twice"):
             check_headers({"X-Token": "a", "x-token": "b"})
+
+    @pytest.mark.parametrize("other", ["X_TOKEN", "x_token", "X.Token"])
+    def test_twice_as_a_server_reads_it_is_refused(self, other: str) -> None:
+        with pytest.raises(ValidationError, match="is there twice"):
+            check_headers({"X-Token": "a", other: "b"})
 
     def test_twenty_are_accepted_and_no_more(self) -> None:
         check_headers({f"X-{i}": "x" for i in range(20)})
@@ -152,8 +192,65 @@ class TestSealing:
 
     def test_our_own_headers_win_however_a_name_is_spelled(self) -> None:
         custom = {"content-TYPE": "text/html", "WebHook-Id": "forged", "X-Token": "x"}
+        custom["WebHook_Id"] = custom["Content.Type"] = "forged"
         own = {"Content-Type": "application/json", "webhook-id": "evt_1"}
         assert combined(custom, own) == {**own, "X-Token": "x"}
+
+
+class TestAnswers:
+    BASIC = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+    SENT = {
+        "X-Token": VALUE,
+        "X-Quoted": 'with "quotes" in it',
+        "X-Short": "short",
+        "Authorization": f"Basic {BASIC}",
+        "Content-Type": "application/json",
+        "webhook-id": "evt_0123456789",
+    }
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            VALUE,
+            f"Basic {BASIC}",
+            BASIC,
+            f"user:{PASSWORD}",
+            PASSWORD,
+            'with "quotes" in it',
+            json.dumps('with "quotes" in it')[1:-1],
+        ],
+    )
+    def test_what_a_receiver_repeats_of_them_is_masked(self, said: str) -> None:
+        shown = masked(f"You sent {said}, twice: {said}!", self.SENT)
+        assert shown == "You sent ********, twice: ********!"
+
+    @pytest.mark.parametrize("length", [8, 12, len(VALUE) - 1])
+    def test_also_where_the_excerpt_ends_in_the_middle(self, length: int) -> None:
+        assert masked(f"You sent {VALUE[:length]}", self.SENT) == "You sent ********"
+
+    @pytest.mark.parametrize(
+        "said", ["", "fine", "short", "application/json", "evt_0123456789", VALUE[:7]]
+    )
+    def test_everything_else_stays(self, said: str) -> None:
+        assert masked(said, self.SENT) == said
+        assert masked(said, {}) == said
+
+    @pytest.mark.parametrize("value", ["Basic", "Basic ", "Basic ===", "Basic /w==", "Basic AAAA"])
+    def test_what_is_no_basic_auth_does_no_harm(self, value: str) -> None:
+        assert masked("a longer answer", {"Authorization": value}) == "a longer answer"
+
+    @pytest.mark.django_db(transaction=True)
+    def test_an_echo_is_stored_without_them(self, receiver) -> None:
+        receiver.answer = lambda post: Answer(body=json.dumps(post.headers).encode())
+        made = subscribe(receiver, headers={"X-Token": VALUE}, basic_auth=f"user:{PASSWORD}")
+        emit_orders(1)
+        deliver()
+        probing.ping(made)
+        assert all(post.headers["x-token"] == VALUE for post in receiver.posts)
+        for attempt in DeliveryAttempt.objects.all():
+            assert '"x-token": "********"' in attempt.excerpt
+            assert '"authorization": "********"' in attempt.excerpt
+            assert attempt.message_id in attempt.excerpt
 
 
 class TestCleaning:
@@ -309,3 +406,28 @@ class TestDelivery:
         encoded = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
         for secret in (VALUE, PASSWORD, encoded):
             assert not [each for each in shown if secret in each]
+
+
+@pytest.mark.parametrize(
+    ("value", "echoed"),
+    [
+        ("Bearer tok/en-0123456789", '{"token": "tok/en-0123456789"}'),
+        ("Bearer tok/en-0123456789", "token=tok%2Fen-0123456789"),
+        ("Bearer tok/en-0123456789", '{"token": "tok\\/en-0123456789"}'),
+        ("a&b<c>-0123456789", "<td>a&amp;b&lt;c&gt;-0123456789</td>"),
+        ("basic dXNlcjpjb3JyZWN0LWhvcnNl", '{"password": "correct-horse"}'),
+    ],
+)
+def test_an_echo_in_another_form_is_masked_too(value: str, echoed: str) -> None:
+    shown = masked(echoed, {"X-Token": value})
+    assert MASK in shown
+    assert "0123456789" not in shown
+    assert "correct-horse" not in shown
+
+
+@pytest.mark.parametrize(
+    "name", ["X-HTTP-Method-Override", "X-Original-URL", "CF-Connecting-IP", "x_client_ip", "Date"]
+)
+def test_no_header_makes_another_request_of_ours(name: str) -> None:
+    with pytest.raises(ValidationError):
+        check_headers({name: "x"})

@@ -12,11 +12,20 @@ from django.db import connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from tests.world import Answer, Receiver, deliver, emit_orders, fan_out_all, states, subscribe
+from tests.world import (
+    Answer,
+    Receiver,
+    deliver,
+    emit_orders,
+    end_rests,
+    fan_out_all,
+    states,
+    subscribe,
+)
 from webhooks import health, lifecycle
 from webhooks.clock import db_now
 from webhooks.crypto import Sealed
-from webhooks.health import SubscriptionHealth, of_service, of_subscription
+from webhooks.health import SubscriptionHealth, of_service, of_subscription, shown
 from webhooks.models import (
     Delivery,
     DeliveryAttempt,
@@ -32,10 +41,11 @@ from webhooks.models.stats import LATENCY_BOUNDS, percentile
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+
 FIELDS = [
     *("status", "since", "reason", "success_rate_24h", "latency_ms", "pending"),
     *("oldest_pending_age_s", "retrying", "dead_24h", "last_success_at", "last_attempt"),
-    *("next_retry_at", "paused_by_backpressure", "retention_days"),
+    *("next_retry_at", "paused_by_backpressure", "backlog_expires_at", "retention_days"),
 ]
 
 FAILED, REFUSED = Answer(status=500), Answer(status=404)
@@ -52,6 +62,14 @@ def post_failing(receiver: Receiver, count: int, answer: Answer = FAILED) -> Non
     receiver.answer = answer
     post(count)
     receiver.answer = Answer()
+
+
+def post_as_the_probe(count: int) -> None:
+    """So many events; the first tries an endpoint that is parked."""
+    emit_orders(count)
+    fan_out_all()
+    end_rests()
+    deliver()
 
 
 def a_while_ago(**ago: float) -> datetime:
@@ -80,6 +98,7 @@ def test_one_that_has_received_nothing_is_idle(receiver: Receiver) -> None:
         "retrying": 0,
         "dead_24h": 0,
         "paused_by_backpressure": False,
+        "backlog_expires_at": None,
         "retention_days": 30,
     }
 
@@ -134,14 +153,29 @@ def test_failures_in_a_row_degrade_and_five_are_failing(
     )
     assert (found.success_rate_24h, found.pending, found.retrying) == (0.0, failures, failures)
     due = Delivery.objects.order_by("due_at").values_list("due_at", flat=True)[0]
-    assert found.next_retry_at == due
+    lane = Lane.objects.get()
+    assert found.next_retry_at == (lane.paused_until if status == "failing" else due)
+    codes = [reason.code for reason in found.verdict.reasons]
+    assert codes[1:] == (["parked"] if status == "failing" else [])
+
+
+def test_a_parked_one_says_since_when_and_when_it_is_tried_next(receiver: Receiver) -> None:
+    subscription = subscribe(receiver, retry_schedule=[3600])
+    post_failing(receiver, 5)
+    lane = Lane.objects.get()
+    assert lane.parked_since is not None
+    assert lane.paused_until is not None
+    [_failing, parked] = of(subscription).verdict.reasons
+    assert f"Parked since {shown(lane.parked_since)}" in parked.message
+    assert "failed with server_error (by now 5 in a row)" in parked.message
+    assert f"the next one at {shown(lane.paused_until)}" in parked.message
 
 
 def test_a_success_ends_the_row(receiver: Receiver) -> None:
     subscription = subscribe(receiver, retry_schedule=[3600])
     post_failing(receiver, 5)
     assert of(subscription).status == "failing"
-    post(1)
+    post_as_the_probe(1)
     found = of(subscription)
     assert (found.status, found.reason) == ("healthy", None)
     assert (found.pending, found.retrying, found.success_rate_24h) == (5, 5, 1 / 6)
@@ -185,7 +219,7 @@ def test_a_low_rate_of_enough_attempts_degrades(
 
 def test_the_rate_is_of_the_last_day(receiver: Receiver) -> None:
     subscription = subscribe(receiver, retry_schedule=[3600])
-    post_failing(receiver, 10)
+    post_failing(receiver, 4)
     backdate_stats(hours=25)
     post(10)
     assert of(subscription).success_rate_24h == 1.0
@@ -269,7 +303,7 @@ def test_what_cannot_be_signed_for_degrades(receiver: Receiver) -> None:
         ("client", "by its owner"),
         ("operator", "by an operator"),
         ("entitlement_lost", "grant is gone"),
-        ("automatic", "had failed for days"),
+        ("failing", "had failed for days"),
         ("handshake_failed", "(handshake_failed)"),
     ],
 )
@@ -284,7 +318,11 @@ def test_a_suspended_one_says_why_and_what_becomes_of_events(
     assert found.reason is not None
     assert found.reason.code == reason
     assert words in found.reason.message
-    assert found.reason.message.endswith("New events are kept until then.")
+    assert "New events are kept until then." in found.reason.message
+    expires_at = subscription.status_since + timedelta(days=30)
+    assert found.backlog_expires_at == expires_at
+    assert f"waits on {health.shown(expires_at)} expires." in found.reason.message
+    assert ("tried now and then" in found.reason.message) is (reason == "failing")
     # What waits is shown; that it will be retried is not, for it will not.
     assert (found.pending, found.retrying, found.next_retry_at) == (6, 6, None)
 
@@ -294,7 +332,7 @@ def test_a_suspended_one_may_discard(receiver: Receiver) -> None:
     lifecycle.suspend(subscription, on_suspend="discard")
     reason = of(subscription).reason
     assert reason is not None
-    assert reason.message.endswith("New events are discarded until then.")
+    assert "New events are discarded until then." in reason.message
 
 
 def test_one_that_waits_for_its_handshake_is_pending(receiver: Receiver) -> None:
@@ -332,7 +370,7 @@ def test_others_do_not_count(receiver: Receiver, receivers: Callable[..., Receiv
 def test_a_long_backlog_is_counted_up_to_a_limit(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "MOST_COUNTED", 5)
+    monkeypatch.setattr("webhooks.health.subscriptions.MOST_COUNTED", 5)
     subscription = subscribe(receiver)
     emit_orders(12)
     fan_out_all()
@@ -348,16 +386,18 @@ def test_the_figures_cost_the_same_at_ten_and_at_a_thousand(
 ) -> None:
     subscription = subscribe(receiver, retry_schedule=[3600])
     subscription.refresh_from_db()
-    post_failing(receiver, 5)
-    post(5)
+    post_failing(receiver, 4)
+    post(4)
     with CaptureQueriesContext(connection) as few:
         of_subscription(subscription)
     assert len(few) <= 5
-    post_failing(receiver, 495)
-    post(495)
+    post(496)
+    emit_orders(496)
+    fan_out_all()
     with django_assert_num_queries(len(few)):
         found = of_subscription(subscription)
-    assert (found.pending, found.success_rate_24h) == (500, 0.5)
+    assert (found.pending, found.success_rate_24h) == (500, 500 / 504)
+    deliver()
 
 
 @pytest.mark.parametrize("whose", ["subscription", "service"])
@@ -548,8 +588,13 @@ def test_the_backlog_of_one_slow_endpoint_is_no_delay_of_the_service(receiver: R
 def test_an_outage_is_when_most_attempts_fail(
     receiver: Receiver, failures: int, successes: int, status: str
 ) -> None:
-    subscribe(receiver, retry_schedule=[3600])
-    post_failing(receiver, failures)
+    for requester in ("app:a", "app:b", "app:c"):  # none of them fails so often that it is parked
+        subscribe(receiver, requester, retry_schedule=[3600])
+    receiver.answer = FAILED
+    for i in range(failures):
+        emit_orders(1, f"app:{'abc'[i % 3]}")
+    deliver()
+    receiver.answer = Answer()
     post(successes)
     assert of_service().status == status
     if status == "down":
@@ -584,7 +629,7 @@ def test_an_automatic_suspension_degrades_the_service_for_a_day(receiver: Receiv
     lifecycle.suspend(subscription, reason="operator")
     assert of_service().status == "idle"
     lifecycle.resume(subscription, reason="operator")
-    lifecycle.suspend(subscription, reason="automatic")
+    lifecycle.suspend(subscription, reason="failing")
     assert (of_service().status, codes()) == ("degraded", ["suspended"])
     Subscription.objects.update(status_since=a_while_ago(hours=25))
     assert of_service().status == "idle"

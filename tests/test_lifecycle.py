@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from webhooks import lifecycle
 from webhooks.clock import db_now
-from webhooks.exceptions import IllegalStatusChange, InvalidSecret
+from webhooks.exceptions import HeldByOperator, IllegalStatusChange, InvalidSecret
 from webhooks.formats.signing import generate_secret
 from webhooks.models import Delivery, Event, Lane, SigningSecret, Subscription
 from webhooks.models.subscription import Status
@@ -132,8 +132,13 @@ def test_a_bad_secret_makes_no_subscription(secret: str) -> None:
         ("max_in_flight", 0),
         ("contact_email", "nobody"),
         ("status", "sleeping"),
-        ("trigger", "hourly"),
-        ("batch_size", 10),
+        ("trigger", "weekly"),
+        ("batch_size", 1001),
+        ("format", "xml"),
+        ("format", "cloudevents"),
+        ("payload", "thin"),
+        ("content", "counts"),
+        ("empty_digests", True),
     ],
 )
 def test_what_cannot_be_acted_upon_makes_no_subscription(field: str, value: Any) -> None:
@@ -149,7 +154,7 @@ def test_a_subscription_is_made_whole_or_not_at_all(monkeypatch: pytest.MonkeyPa
     def fail(*args: Any) -> None:
         raise RuntimeError("no secret")
 
-    monkeypatch.setattr(lifecycle, "_add_secret", fail)
+    monkeypatch.setattr(lifecycle, "add_secret", fail)
     with pytest.raises(RuntimeError):
         subscribe()
     assert (Subscription.objects.count(), Lane.objects.count()) == (0, 0)
@@ -394,7 +399,8 @@ def test_an_edit_that_changes_nothing_tells_nobody() -> None:
         ("callback_url", "http://10.0.0.1/in"),
         ("event_types", ["order.pain"]),
         ("retry_schedule", [-1]),
-        ("batch_size", 10),
+        ("batch_size", 1001),
+        ("content", "counts"),
     ],
 )
 def test_a_bad_edit_is_refused_and_writes_nothing(field: str, value: Any) -> None:
@@ -464,6 +470,28 @@ def test_a_later_rotation_never_lengthens_an_old_secret() -> None:
     in_two_hours = timezone.now() + timedelta(hours=2)
     secrets = SigningSecret.objects.filter(subscription=subscription).live(in_two_hours)
     assert old not in [secret.value.reveal() for secret in secrets]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("first", "then", "stands"),
+    [
+        ("client", "operator", "operator"),
+        ("failing", "operator", "operator"),
+        ("failing", "client", "client"),
+        ("operator", "client", "operator"),
+        ("client", "failing", "client"),
+    ],
+)
+def test_who_wants_it_suspended_most_is_the_reason(first: str, then: str, stands: str) -> None:
+    subscription, _secret = subscribe()
+    lifecycle.suspend(subscription, reason=first)
+    assert not lifecycle.suspend(subscription, reason=then, actor="user:1")
+    stored = Subscription.objects.get()
+    assert (stored.status, stored.status_reason) == ("suspended", stands)
+    if stands == "operator":
+        with pytest.raises(HeldByOperator):
+            lifecycle.resume(stored)
 
 
 @pytest.mark.django_db

@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from tests.world import Answer, Receiver, emit_orders, in_background, subscribe
 from webhooks.crypto import Sealed
-from webhooks.exceptions import IllegalStatusChange, SecretUnreadable
+from webhooks.exceptions import HeldByOperator, IllegalStatusChange, SecretUnreadable
 from webhooks.formats.signing import generate_secret
 from webhooks.lifecycle import change_status, rotate_secret
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryStats, Lane, SigningSecret
@@ -148,9 +148,26 @@ class TestOutcomes:
 
 
 class TestWhoMayBePinged:
-    def test_a_suspended_one(self, receiver: Receiver) -> None:
+    @pytest.mark.parametrize("reason", ["client", "automatic", "entitlement_lost"])
+    def test_one_that_its_client_or_the_service_suspended(
+        self, reason: str, receiver: Receiver
+    ) -> None:
         subscription = subscribe(receiver)
-        change_status(subscription, Status.SUSPENDED, reason="client")
+        change_status(subscription, Status.SUSPENDED, reason=reason)
+        assert ping(subscription).status_code == 200
+
+    def test_not_one_that_an_operator_suspended_whatever_the_caller_believes(
+        self, receiver: Receiver
+    ) -> None:
+        subscription = subscribe(receiver)
+        stale = SubscriptionModel.objects.get()
+        change_status(subscription, Status.SUSPENDED, reason="operator")
+        for each in (subscription, stale):
+            with pytest.raises(HeldByOperator, match="no ping either"):
+                ping(each)
+        assert receiver.posts == []
+        assert not DeliveryAttempt.objects.exists()
+        change_status(subscription, Status.SUBSCRIBED, reason="operator")
         assert ping(subscription).status_code == 200
 
     def test_not_a_pending_one_before_its_handshake(self, receiver: Receiver) -> None:

@@ -22,6 +22,7 @@ from tests.world import (
     in_background,
     states,
     subscribe,
+    without_breaker,
 )
 from webhooks import lifecycle
 from webhooks.clock import db_now
@@ -132,7 +133,10 @@ def test_whatever_became_of_it_it_is_pending_again(receiver: Receiver, state: St
     assert attempts() == [(5, "manual", 200)]
 
 
-def test_the_schedule_begins_anew_and_the_numbers_go_on(receiver: Receiver, configure: Any) -> None:
+def test_the_schedule_begins_anew_and_the_numbers_go_on(
+    receiver: Receiver, configure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_breaker(monkeypatch)
     configure(RETRY_SCHEDULE=(0.3, 0.3))
     receiver.answer = Answer(status=500)
     subscribe(receiver)
@@ -176,6 +180,24 @@ def test_however_often_it_was_tried_the_columns_do_not_overflow(receiver: Receiv
     deliver()
     assert states() == {"delivered": 1}
     assert attempts()[-1] == (MOST_ATTEMPTS + 1, "manual", 200)
+
+
+def test_a_parked_lane_is_probed_with_it_at_once(receiver: Receiver) -> None:
+    receiver.answer = Answer(status=500)
+    subscribe(receiver, max_in_flight=1)
+    emit_orders(7)
+    deliver()
+    lane = Lane.objects.get()
+    assert lane.pause_reason == "parked"
+    assert len(receiver.posts) == 5
+    receiver.answer = Answer()
+    asked = Delivery.objects.filter(attempts=0).latest("pk")
+    redeliver(asked)
+    assert Lane.objects.get().clock_at(db_now("default")) < lane.clock_stopped_ms
+    deliver()
+    assert receiver.posts[5].headers["webhook-id"] == asked.event_id
+    assert attempts()[5] == (1, "manual", 200)
+    assert Lane.objects.get().parked_since is None
 
 
 # What is pending

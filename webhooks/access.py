@@ -180,7 +180,7 @@ class Entitlements:
             except Exception:
                 # The host's backend fails for one application: nobody else may suffer from it, and
                 # this one gets what needs no scope.
-                logger.exception("The scopes of application %s are not known.", application_id)
+                logger.exception("The scopes of application %r are not known.", application_id)
                 self._available[application_id] = frozenset()
         return self._available[application_id]
 
@@ -198,7 +198,7 @@ class Entitlements:
             except Exception:
                 # A defect of the host's function must not stop everybody's events: what was
                 # entitled yesterday stays so until somebody says otherwise.
-                logger.exception("ENTITLEMENT failed for %s; it stays entitled.", owner.requester)
+                logger.exception("ENTITLEMENT failed for %r; it stays entitled.", owner.requester)
                 self._asked[key] = True
         return self._asked[key]
 

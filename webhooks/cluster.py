@@ -1,7 +1,8 @@
 """The django-q2 cluster that runs our tasks, as its configuration describes it.
 
 django-q2 reads ``Q_CLUSTER`` once, as it is imported, and each process reads its own part of it;
-so what the worker will find is worked out here from the settings, and judged by ``checks.py``.
+so what the worker will find is worked out here from the settings, and judged. ``webhooks.checks``
+asks.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``from webhooks.conf import settings`` and ask ``settings.TIMEOUT``: the value comes from
 ``django.conf.settings.WEBHOOKS`` at that moment, so ``override_settings`` just works. Defaults
-stand here and nowhere else; ``checks.py`` refuses unknown keys and unusable values.
+stand here and nowhere else; :mod:`webhooks.checks` refuses unknown keys and unusable values.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.db import router
+from django.utils.module_loading import import_string
 
 #: Every key that ``WEBHOOKS`` may hold, with its default.
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -20,10 +21,17 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "DATABASE": None,
     # Absolute URL of the host project, for links sent to subscribers ("" when there is none).
     "BASE_URL": "",
-    # Dotted path of the Transport class that sends the POSTs.
+    # The ``source`` of CloudEvents, a URI; subscriptions cannot have that format without it.
+    "CLOUDEVENTS_SOURCE": "",
+    # The host's own formats: name -> dotted path of a webhooks.formats.Format class.
+    "FORMATS": {},
+    # Dotted path of the Transport class that sends the POSTs. The default needs nothing but
+    # requests, and a thread for each POST in flight. "webhooks.transports.curl.CurlTransport"
+    # costs a fraction of its CPU, keeps hundreds in flight and speaks HTTP/2
+    # (pip install django-webhook-delivery[curl]).
     "TRANSPORT": "webhooks.transports.requests.RequestsTransport",
-    # POSTs in flight for each worker.
-    "CONCURRENCY": 32,
+    # POSTs in flight for each worker; None: what the transport is made for (curl's 128, others 32).
+    "CONCURRENCY": None,
     # Results that a worker gathers before it writes them (it also writes every 200 ms).
     "FLUSH_MAX": 500,
     # Length of one drain, in seconds; then it hands on to a new task.
@@ -37,8 +45,16 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     # Seconds to wait after each failed try; one try more than entries, then dead letter.
     "RETRY_SCHEDULE": (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400),
     # After a failure, a delivery whose next try would lie more than so many seconds behind its
-    # first due time is not tried again.
+    # first due time is not tried again. The time in which its lane stands still does not count.
     "MAX_AGE": 96 * 3600,
+    # What is pending for a subscription that has been suspended for so many seconds expires.
+    "SUSPENDED_MAX_AGE": 30 * 86_400,
+    # A subscription is suspended after so many seconds without a success (None: never), with at
+    # least so many failures: five or more, for nobody is suspended who was not told that it fails.
+    "AUTO_SUSPEND_SECONDS": 5 * 86_400,
+    "AUTO_SUSPEND_FAILURES": 20,
+    # Seconds between the probes of a subscription that was suspended for that; None: none.
+    "PROBE_SECONDS": 86_400,
     # Bytes of an event's JSON.
     "MAX_PAYLOAD_BYTES": 256 * 1024,
     # Subscriptions that one requester may have.
@@ -64,6 +80,10 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "ALLOWED_PORTS": (80, 443, 8080, 8443),
     "ALLOWED_NETWORKS": (),
     "DENIED_HOSTS": (),
+    # URL of the HTTP proxy through which all POSTs leave: "http://host:port", with a user name and
+    # a password where it wants them. It must allow CONNECT to the ports above. None: none; the
+    # environment's proxies are never used.
+    "EGRESS_PROXY": None,
     # Fernet keys for secrets at rest, newest first.
     "ENCRYPTION_KEYS": (),
     # The django-q2 cluster that runs our tasks; None: the default cluster.
@@ -89,6 +109,13 @@ class WebhookSettings:
     def given() -> Mapping[str, Any]:
         """What the host project wrote; empty when it wrote nothing."""
         return getattr(django_settings, "WEBHOOKS", None) or {}
+
+    @property
+    def concurrency(self) -> int:
+        """POSTs that a worker has in flight at most. Raises ImportError for no transport."""
+        if self.CONCURRENCY is not None:
+            return int(self.CONCURRENCY)
+        return int(import_string(self.TRANSPORT).default_concurrency)
 
     @property
     def database(self) -> str:

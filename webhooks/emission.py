@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Any, cast
+from datetime import UTC, datetime
+from typing import Any, Final, cast
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError, transaction
 from django.utils import timezone
 
 from webhooks import catalog
@@ -44,7 +44,14 @@ __all__ = [
 ]
 
 _encoder = DjangoJSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+#: Control characters, everything that Python or a log viewer takes for a line break, surrogates.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+#: Levels of nesting that a payload may have. Many subscribers' parsers stop at 64, and the formats
+#: put some levels around it; ours could not read back what was written at the edge of recursion.
+MAX_DEPTH: Final = 50
+#: Years that every database, time zone and subscriber can compute with.
+_YEARS: Final = range(1970, 9999)
+_NESTED: Final = (dict, list, tuple)
 
 
 def emit(
@@ -59,11 +66,12 @@ def emit(
 ) -> Event:
     """Record an event in the present transaction, for delivery after it commits.
 
-    type: a registered event type. data: a JSON object (what ``DjangoJSONEncoder`` can serialise),
-    or what the type's serializer takes. requester: whose subscriptions get it; required where the
-    type's audience is ``requester``, else empty for everyone's. subject: what it is about, e.g.
-    ``campaign:7``. idempotency_key: a repeated one (for this requester and type) returns the first
-    event. occurred_at: aware; default now. using: must be the outbox's database.
+    type: a registered event type. data: a JSON object (what ``DjangoJSONEncoder`` can serialise,
+    with texts as names, at most 50 levels deep), or what the type's serializer takes.
+    requester: whose subscriptions get it; required where the type's audience is ``requester``, else
+    empty for everyone's. subject: what it is about, e.g. ``campaign:7``. idempotency_key: a
+    repeated one (for this requester and type) returns the first event. occurred_at: aware, from
+    1970 to 9998; default now. using: must be the outbox's database.
 
     Raises UnknownEventType, InvalidEvent, InvalidPayload, WrongDatabase before any SQL, and
     IdempotencyConflict where a repeated key comes with other data.
@@ -185,17 +193,13 @@ def _build(
         if not idempotency_key:
             raise InvalidEvent("idempotency_key is empty: pass None to have no key.")
     now = timezone.now()
-    if occurred_at is None:
-        occurred_at = now
-    elif not isinstance(occurred_at, datetime) or timezone.is_naive(occurred_at):
-        raise InvalidEvent("occurred_at must be an aware datetime, e.g. timezone.now().")
     return Event(
         type=type,
         requester=requester,
         subject=subject,
         data=_freeze(entry, data),
         idempotency_key=idempotency_key,
-        occurred_at=occurred_at,
+        occurred_at=now if occurred_at is None else _moment(occurred_at),
         created_at=now,
     )
 
@@ -205,31 +209,78 @@ def _check_text(name: str, value: str) -> None:
         raise InvalidEvent(f"{name} must be text of at most 255 characters, none of them control.")
 
 
+def _moment(value: datetime) -> datetime:
+    if not isinstance(value, datetime) or timezone.is_naive(value):
+        raise InvalidEvent("occurred_at must be an aware datetime, e.g. timezone.now().")
+    try:
+        moment = value.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and last hours of the calendar
+        moment = None
+    if moment is None or moment.year not in _YEARS:
+        raise InvalidEvent("occurred_at must lie between the years 1970 and 9998, in UTC.")
+    return moment
+
+
 def _freeze(entry: catalog.EventType, data: Any) -> str:
     """The JSON text that every subscriber will get. Raises InvalidPayload."""
-    if entry.serializer is not None and not isinstance(data, Mapping):
-        data = entry.serializer(data).data
-    if not isinstance(data, Mapping):
+    try:
+        if entry.serializer is not None and not isinstance(data, Mapping):
+            data = entry.serializer(data).data
+        if isinstance(data, Mapping) and not isinstance(data, dict):
+            data = dict(data)
+        # UnicodeEncodeError, of a lone surrogate, is raised by the second.
+        text = _encoder.encode(data)
+        size = len(text.encode())
+    except (DatabaseError, InterfaceError):
+        raise  # the caller's transaction is at stake, and it must hear of that
+    except Exception as error:
+        # Besides what JSON has no form for: whatever a serializer, a lazy text or a mapping of the
+        # host's raises.
+        raise InvalidPayload(
+            f"The data of {entry.name!r} cannot be written as JSON: {type(error).__name__}, "
+            f"{error}. Pass plain JSON values, finite numbers and well-formed text."
+        ) from error
+    if not isinstance(data, dict):
         raise InvalidPayload(
             f"The data of {entry.name!r} must be a JSON object (a dict), "
             f"not {data.__class__.__name__}."
         )
-    try:
-        text = _encoder.encode(data if isinstance(data, dict) else dict(data))
-        size = len(text.encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        # UnicodeEncodeError (a lone surrogate) is a ValueError.
-        raise InvalidPayload(
-            f"The data of {entry.name!r} cannot be written as JSON: {error}. Pass plain JSON "
-            "values, finite numbers and well-formed text."
-        ) from error
     limit = settings.MAX_PAYLOAD_BYTES
     if size > limit:
         raise InvalidPayload(
             f"The data of {entry.name!r} are {size:,} bytes, more than the limit of {limit:,}. "
             "Send less, e.g. ids and a link, or raise WEBHOOKS['MAX_PAYLOAD_BYTES']."
         )
+    _check_shape(entry, data)
     return text
+
+
+def _check_shape(entry: catalog.EventType, data: dict[Any, Any]) -> None:
+    """Refuse names that JSON would have to rewrite, and what is nested too deep.
+
+    ``{1: …, "1": …}`` would become an object with the same name twice. The data have been encoded,
+    so they hold no circle.
+    """
+    level: list[Any] = [data]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                if not all(isinstance(name, str) for name in each):
+                    raise InvalidPayload(
+                        f"The data of {entry.name!r} have a name that is no text. JSON has no "
+                        "others: write {'7': …} for {7: …}."
+                    )
+                below += [value for value in each.values() if isinstance(value, _NESTED)]
+            else:
+                below += [value for value in each if isinstance(value, _NESTED)]
+        if not below:
+            return
+        level = below
+    raise InvalidPayload(
+        f"The data of {entry.name!r} are nested more than {MAX_DEPTH} levels deep, which many "
+        "receivers cannot read. Send a flatter object."
+    )
 
 
 def _insert_once(event: Event, database: str) -> Event:

@@ -56,7 +56,10 @@ class IllegalStatusChange(WebhookError):
 
 
 class HeldByOperator(IllegalStatusChange):
-    """What an operator suspended, or the loss of a grant, a client cannot resume."""
+    """What an operator, or the loss of a grant, suspended, no client resumes.
+
+    What an operator suspended is not pinged either.
+    """
 
 
 class NotDeliverable(WebhookError):

@@ -7,24 +7,32 @@ that nobody would claim.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import connections, transaction
 from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_variables
 
 from webhooks.access import granted
 from webhooks.clock import db_now
 from webhooks.conf import settings
+from webhooks.edits import FIXED as FIXED
+from webhooks.edits import add_secret, lock_lane, take_changes, write_changes
+from webhooks.edits import rotate_secret as rotate_secret
+from webhooks.edits import tell_holder as tell_holder
+from webhooks.edits import update as update
+from webhooks.engine import markers
+from webhooks.engine.pacing import JITTER, RAMP_BEGIN
 from webhooks.engine.wake import wake
 from webhooks.exceptions import HeldByOperator, IllegalStatusChange
 from webhooks.formats.signing import decode_secret, generate_secret
-from webhooks.models import Lane, SigningSecret, Subscription
-from webhooks.models.lane import PACING
-from webhooks.models.subscription import ON_HOLD, OnSuspend, Status
+from webhooks.models import Lane, Subscription
+from webhooks.models.subscription import FOR_FAILING, ON_HOLD, OnSuspend, Status
 from webhooks.signals import subscription_status_changed
 
 #: Where each status may lead.
@@ -35,15 +43,8 @@ MOVES: dict[str, frozenset[str]] = {
     Status.UNSUBSCRIBED: frozenset(),
 }
 
-#: What :func:`update` does not change: the key, who owns it, and what :func:`change_status` writes.
-FIXED = frozenset(
-    {
-        *("id", "pk", "requester", "status", "status_reason", "status_since", "status_actor"),
-        *("grant_revoked_at", "created_at", "updated_at"),
-    }
-)
 
-
+@sensitive_variables()
 def subscribe(
     *,
     requester: str,
@@ -84,26 +85,16 @@ def subscribe(
     with transaction.atomic(using=using):
         check_room(requester, using)
         subscription.save(using=using, force_insert=True)
-        Lane.objects.using(using).create(
-            subscription=subscription, held=subscription.status in ON_HOLD
-        )
-        _add_secret(subscription, text, using)
+        Lane.of(subscription, db_now(using)).save(using=using, force_insert=True)
+        add_secret(subscription, text, using)
+        if subscription.empty_digests:
+            markers.plant(using, [subscription.pk])
         if subscription.status == Status.PENDING:
             transaction.on_commit(wake, using=using, robust=True)
     return subscription, text
 
 
-def update(subscription: Subscription, **changes: Any) -> bool:
-    """Change fields of a subscription; False when all of them are as asked for already.
-
-    changes: any fields but the ``FIXED`` ones. Only these are written, so that two people who edit
-    different things do not undo each other. Whoever holds the lane goes on with the new values
-    within a second. Raises ValidationError, and TypeError for a field that cannot be changed here.
-    """
-    _take_changes(subscription, changes)
-    return _write_changes(subscription, changes)
-
-
+@sensitive_variables()
 def update_and_move(
     subscription: Subscription,
     status: str | None,
@@ -114,86 +105,11 @@ def update_and_move(
     **changes: Any,
 ) -> None:
     """Both :func:`update` and :func:`change_status`, or neither. status: None: as it is."""
-    _take_changes(subscription, changes)
+    take_changes(subscription, changes)
     with transaction.atomic(using=settings.database):
-        _write_changes(subscription, changes)
+        write_changes(subscription, changes)
         if status is not None:
             change_status(subscription, status, reason=reason, actor=actor, scopes=scopes)
-
-
-def _take_changes(subscription: Subscription, changes: Mapping[str, Any]) -> None:
-    """Give the instance its new values, and judge them.
-
-    Outside of any transaction: the URL's host is looked up.
-    """
-    if not changes:
-        return
-    columns = {field.name for field in Subscription._meta.concrete_fields}
-    if refused := sorted(set(changes) - (columns - FIXED)):
-        raise TypeError(
-            f"update() cannot change {', '.join(refused)}. The status is changed by "
-            "change_status(); who owns a subscription, and its id, never change."
-        )
-    for name, value in changes.items():
-        setattr(subscription, name, value)
-    _keep_proof(subscription, changes)
-    others = {field.name for field in Subscription._meta.concrete_fields} - changes.keys()
-    subscription.clean_fields(exclude=others)
-    subscription.judge(changes.keys())
-
-
-def _write_changes(subscription: Subscription, changes: Mapping[str, Any]) -> bool:
-    """Write what differs from what is stored, and tell the lane's holder."""
-    columns = {field.name: field.attname for field in Subscription._meta.concrete_fields}
-    using = settings.database
-    with transaction.atomic(using=using):
-        lane = _lock_lane(subscription, using)
-        stored = Subscription.objects.using(using).get(pk=subscription.pk)
-        changed = [
-            name
-            for name in changes
-            if getattr(stored, columns[name]) != getattr(subscription, columns[name])
-        ]
-        if not changed:
-            return False
-        subscription.save(using=using, update_fields=[*changed, "updated_at"])
-        readable = {"headers", "basic_auth"} & changes.keys()
-        if "callback_url" in changed or (readable and lane.pause_reason == "secret_unreadable"):
-            lane.begin_anew()
-        tell_holder(lane, using)
-        transaction.on_commit(wake, using=using, robust=True)
-    return True
-
-
-def rotate_secret(
-    subscription: Subscription, *, secret: str | None = None, overlap: timedelta = timedelta(days=1)
-) -> str:
-    """Make a new signing secret; the old ones sign too, until ``overlap`` has passed.
-
-    At most three are live; the oldest goes first. Returns the new secret's text. Raises
-    InvalidSecret, and ValueError for an overlap that is not within 0 to 7 days.
-    """
-    if not timedelta(0) <= overlap <= timedelta(days=7):
-        raise ValueError("The overlap must be from 0 to 7 days.")
-    text = secret or generate_secret()
-    decode_secret(text)
-    using = settings.database
-    with transaction.atomic(using=using):
-        lane = _lock_lane(subscription, using)
-        stored = Subscription.objects.using(using).filter(pk=subscription.pk)
-        _refuse_ended(stored.values_list("status", flat=True).get())
-        now = db_now(using)
-        live = SigningSecret.objects.using(using).filter(subscription=subscription).live(now)
-        for place, old in enumerate(list(live)):
-            end = now if place >= 2 else now + overlap
-            if old.expires_at is None or old.expires_at > end:
-                old.expires_at = end
-                old.save(using=using, update_fields=["expires_at"])
-        _add_secret(subscription, text, using)
-        if lane.pause_reason == "secret_unreadable":
-            lane.begin_anew()
-        tell_holder(lane, using)
-    return text
 
 
 def change_status(
@@ -207,7 +123,9 @@ def change_status(
     """Move a subscription to ``status``; False when it is there already.
 
     reason: a short code: ``client`` (its owner asks), ``operator``, ``gone``, ``handshake``,
-    ``handshake_failed``, ``entitlement_lost``, ``automatic``. actor: who asks; "": the service.
+    ``handshake_failed``, ``entitlement_lost``, ``failing`` (and ``recovered``, which ends it).
+    actor: who asks; "": the service. Whoever suspends what is suspended for ``failing`` makes that
+    suspension theirs: the service does not end it any more.
     scopes: of the token with which its owner asks: where the grant was revoked before, the new one
     may be narrower; None: as they were. What is pending is kept while a subscription is suspended,
     and cancelled by a worker once it is unsubscribed. Raises IllegalStatusChange for a move that
@@ -272,7 +190,7 @@ def _move(
     """Every move of every subscription. discard: end what is pending, instead of sending it."""
     using = settings.database
     with transaction.atomic(using=using):
-        lane = _lock_lane(subscription, using)
+        lane = lock_lane(subscription, using)
         # The row as it is now, under the lane's lock: the caller's may be old.
         stored = Subscription.objects.using(using).get(pk=subscription.pk)
         previous = stored.status
@@ -283,10 +201,12 @@ def _move(
                     "The subscription is subscribed, and its backlog is being delivered: only what "
                     "waits while it is suspended can be discarded, by resuming it."
                 )
+            if status == Status.SUSPENDED and _outranks(reason, stored.status_reason):
+                _take_over(subscription, lane, reason, actor)
             for name, value in (changes or {}).items():
                 setattr(subscription, name, value)
             if changes:
-                _write_changes(subscription, changes)
+                write_changes(subscription, changes)
             return False
         written = {**(changes or {}), "status": status, "status_reason": reason}
         written |= {"status_actor": actor, "status_since": db_now(using)}
@@ -303,12 +223,7 @@ def _move(
         # Only now: where the database refuses, the caller's is as it was.
         for name in (*written, "updated_at"):
             setattr(subscription, name, getattr(stored, name))
-        # An unsubscribed lane stays claimable: its next holder cancels what is pending.
-        lane.held = status in ON_HOLD
-        if status == Status.SUBSCRIBED:
-            lane.begin_anew()
-            if discard:
-                lane.discard_before = written["status_since"]
+        _move_lane(lane, status, reason, written["status_since"], discard=discard)
         tell_holder(lane, using, at_once=discard or status == Status.UNSUBSCRIBED)
         transaction.on_commit(
             lambda: subscription_status_changed.send_robust(
@@ -323,6 +238,47 @@ def _move(
         )
         transaction.on_commit(wake, using=using, robust=True)
     return True
+
+
+def _move_lane(lane: Lane, status: str, reason: str, now: datetime, *, discard: bool) -> None:
+    """Let the locked lane follow; it is written when its holder is told."""
+    # An unsubscribed lane stays claimable: its next holder cancels what is pending.
+    lane.hold(status in ON_HOLD, now)
+    failing = status == Status.SUSPENDED and reason == FOR_FAILING
+    lane.probe_at = next_probe(now) if failing else None
+    if status == Status.SUBSCRIBED:
+        lane.begin_anew(now)
+        if discard:
+            lane.discard_before = now
+        elif Lane.objects.using(settings.database).earliest_due([lane.pk]):
+            lane.ramp = RAMP_BEGIN  # an endpoint that was ill is not given all of it at once
+
+
+def _outranks(reason: str, stored: str) -> bool:
+    """Whether a suspension is to stand for this reason, and for the stored one no longer.
+
+    What an operator suspends its client cannot resume, also where the client had suspended it
+    first; and no probe ends what anybody else than the service wants suspended.
+    """
+    return reason != stored and (reason == "operator" or stored == FOR_FAILING)
+
+
+def _take_over(subscription: Subscription, lane: Lane, reason: str, actor: str) -> None:
+    """Make a suspension somebody else's."""
+    using = settings.database
+    subscription.status_reason, subscription.status_actor = reason, actor
+    columns = ["status_reason", "status_actor", "updated_at"]
+    subscription.save(using=using, update_fields=columns)
+    lane.probe_at = None
+    lane.save(using=using, update_fields=["probe_at"])
+
+
+def next_probe(now: datetime) -> datetime | None:
+    """When a subscription that is suspended for failing is tried next; None: never."""
+    if settings.PROBE_SECONDS is None:
+        return None
+    wait = settings.PROBE_SECONDS * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+    return now + timedelta(seconds=wait)
 
 
 def _check_move(stored: Subscription, status: str, reason: str) -> None:
@@ -345,63 +301,6 @@ def _check_move(stored: Subscription, status: str, reason: str) -> None:
         raise HeldByOperator(
             "The application or the user that owns the subscription is not entitled to it any more."
         )
-
-
-def _refuse_ended(status: str) -> None:
-    if status == Status.UNSUBSCRIBED:
-        raise IllegalStatusChange("The subscription has ended: subscribe anew.")
-
-
-def _keep_proof(subscription: Subscription, changes: Mapping[str, Any]) -> None:
-    """Refuse changes that would leave a proven endpoint for one that nobody has proven."""
-    refused = {"handshake"} & changes.keys()
-    stored = Subscription.objects.using(settings.database).filter(pk=subscription.pk)
-    old = stored.values("handshake", "callback_url", "status").first()
-    if old is None:
-        raise Subscription.DoesNotExist(f"{subscription.pk} was deleted.")
-    _refuse_ended(old["status"])
-    if old["handshake"]:
-        refused |= {"callback_url"} & changes.keys()
-    for name in sorted(refused):
-        if changes[name] != old[name]:
-            raise ValidationError(
-                {
-                    name: _(
-                        "It cannot be changed: the handshake has proven this endpoint. Subscribe "
-                        "anew."
-                    )
-                    if old["handshake"]
-                    else _("A handshake is asked for when one subscribes. Subscribe anew.")
-                }
-            )
-
-
-def tell_holder(lane: Lane, using: str, *, at_once: bool = False) -> None:
-    """Make a change known to whoever holds the locked lane; where nobody does, re-time it.
-
-    at_once: a lane that holds anything is to be claimed now, whenever that is due.
-    """
-    lane.control += 1
-    if lane.token is None:
-        earliest = Lane.objects.using(using).earliest_due([lane.pk])
-        lane.claim_at = lane.next_claim(earliest.get(lane.pk))
-        if at_once and lane.claim_at is not None:
-            lane.claim_at = db_now(using)
-    fields = ["control", "held", "claim_at", "discard_before", *PACING]
-    lane.save(using=using, update_fields=fields)
-
-
-def _lock_lane(subscription: Subscription, using: str) -> Lane:
-    """The subscription's lane, locked. Raises Subscription.DoesNotExist when it was deleted."""
-    lane = Lane.objects.using(using).lock_one(subscription.pk)
-    assert lane is not None, "it waits for its lock"
-    return lane
-
-
-def _add_secret(subscription: Subscription, text: str, using: str) -> None:
-    SigningSecret.objects.using(using).create(
-        subscription=subscription, value=text, last_four=text[-4:]
-    )
 
 
 def check_room(requester: str, using: str) -> None:

@@ -29,7 +29,7 @@ from webhooks.engine.transactions import atomically
 from webhooks.health import Reason
 from webhooks.models import Lane, Subscription
 from webhooks.models.lane import FAILING, SUSPENDED
-from webhooks.models.subscription import OPERATIONAL, OnSuspend, Status, matches
+from webhooks.models.subscription import BY_PROBE, OPERATIONAL, OnSuspend, Status, matches
 from webhooks.signals import subscription_health_changed
 from webhooks.webhook_events import DELIVERY_DEAD
 from webhooks.webhook_events import FAILING as FAILING_EVENT
@@ -197,11 +197,20 @@ def _changes(using: str, untold: Sequence[Lane]) -> list[Change]:
         elif state == SUSPENDED:
             since = subscription.status_since
             reason = health.suspended(subscription)
-        elif lane.told == FAILING and subscription.status == Status.SUBSCRIBED:
+        elif _has_recovered(lane):
             state = RECOVERED
             since = lane.last_success_at or now
         changes.append(Change(subscription, lane.told, state, since, reason, lane.last_success_at))
     return changes
+
+
+def _has_recovered(lane: Lane) -> bool:
+    """Whether a lane that is well was ill, and not resumed by somebody who knows of it."""
+    subscription = lane.subscription
+    if subscription.status != Status.SUBSCRIBED:
+        return False
+    probed = lane.told == SUSPENDED and subscription.status_reason == BY_PROBE
+    return lane.told == FAILING or probed
 
 
 def _asked(using: str, requesters: Collection[str], types: Sequence[str]) -> set[tuple[str, str]]:
@@ -229,6 +238,8 @@ def _event(change: Change) -> dict[str, Any]:
     if change.reason is not None:
         data["reason"] = {"code": change.reason.code, "message": change.reason.message}
     data["last_success_at"] = health.as_text(change.last_success_at)
+    if change.state == SUSPENDED:
+        data["backlog_expires_at"] = health.as_text(health.backlog_expires_at(subscription))
     return {
         "data": data,
         "requester": subscription.requester,
@@ -321,6 +332,7 @@ def _mail(change: Change) -> mail.EmailMessage:
         "last_success": change.last_success_at and health.shown(change.last_success_at),
         "reason": change.reason,
         "discards": subscription.on_suspend == OnSuspend.DISCARD,
+        "expires": (at := health.backlog_expires_at(subscription)) and health.shown(at),
         "retention_days": settings.RETENTION_DAYS,
     }
     subject = render_to_string(f"webhooks/mail/{change.state}_subject.txt", context)

@@ -2,7 +2,7 @@
 
 The engine holds no HTTP and the transports hold no models; here the two meet for a single POST in
 the caller's process. It waits for nobody's turn, counts in no statistics and leaves the lane's
-pacing as it is. The handshakes of :mod:`webhooks.engine.handshakes` send and record the same way.
+pacing as it is. The trials of :mod:`webhooks.engine.trials` are recorded the same way.
 """
 
 from __future__ import annotations
@@ -14,16 +14,25 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+from django.views.decorators.debug import sensitive_variables
 
+from webhooks import catalog
+from webhooks.access import granted
+from webhooks.catalog import EventType
 from webhooks.clock import db_now
 from webhooks.conf import settings
 from webhooks.engine.outcome import Outcome, judge
-from webhooks.exceptions import IllegalStatusChange, InvalidSecret, SecretUnreadable
+from webhooks.exceptions import (
+    HeldByOperator,
+    IllegalStatusChange,
+    InvalidSecret,
+    NotDeliverable,
+    SecretUnreadable,
+)
 from webhooks.formats import EventRecord, get_format
 from webhooks.formats.signing import decode_secret
-from webhooks.headers import combined, headers_of
+from webhooks.headers import combined, headers_of, signed_url
 from webhooks.models import DeliveryAttempt, SigningSecret, Subscription
 from webhooks.models.attempt import storable
 from webhooks.models.fields import new_message_id
@@ -39,13 +48,45 @@ PING_TYPE: Final = "webhooks.ping"
 PATIENCE: Final = 5.0
 
 
+@sensitive_variables()
 def ping(subscription: Subscription, *, actor: str = "") -> DeliveryAttempt:
     """Send one signed ``webhooks.ping`` and wait for its answer; returns the recorded attempt.
 
     It takes up to ``TIMEOUT`` seconds: do not call it in a transaction. actor: who asks for it, for
-    the log. Raises IllegalStatusChange for a subscription that is unsubscribed, SecretUnreadable
-    where nothing can be signed, and Subscription.DoesNotExist.
+    the log. Raises IllegalStatusChange for a subscription that is pending or unsubscribed,
+    HeldByOperator for one that an operator has suspended, SecretUnreadable where nothing can be
+    signed, and Subscription.DoesNotExist.
     """
+    return _send(subscription, PING_TYPE, _ping_data(subscription), actor)
+
+
+@sensitive_variables()
+def send_example(
+    subscription: Subscription, event_type: EventType, *, actor: str = ""
+) -> DeliveryAttempt:
+    """Send the catalogue's example of an event type, as :func:`ping` sends a ping.
+
+    It carries an id of its own, and no event is recorded. Raises what :func:`ping` raises, and
+    NotDeliverable for a type that the subscription does not receive.
+    """
+    # Documents are made from the same examples; nobody else here needs them.
+    from webhooks.documentation.schemas import example_of
+
+    if event_type not in received_types(subscription):
+        raise NotDeliverable(f"{subscription.pk} does not receive {event_type.name}.")
+    data = json.dumps(example_of(event_type), ensure_ascii=False, separators=(",", ":"))
+    return _send(subscription, event_type.name, data, actor)
+
+
+def received_types(subscription: Subscription) -> list[EventType]:
+    """The event types that a subscription asks for, and whose owner may receive them, by name."""
+    return [
+        entry for entry in catalog.visible(granted(subscription)) if subscription.covers(entry.name)
+    ]
+
+
+@sensitive_variables()
+def _send(subscription: Subscription, event_type: str, data: str, actor: str) -> DeliveryAttempt:
     using = settings.database
     stored = Subscription.objects.using(using).get(pk=subscription.pk)  # the caller's may be old
     if stored.status == Status.PENDING:
@@ -56,11 +97,18 @@ def ping(subscription: Subscription, *, actor: str = "") -> DeliveryAttempt:
         raise IllegalStatusChange(
             "An unsubscribed subscription is sent nothing more, and no ping either. Subscribe anew."
         )
+    if stored.status == Status.SUSPENDED and stored.status_reason == "operator":
+        # The operator's stop is for every POST: it may be the endpoint's owner who asked for it.
+        raise HeldByOperator(
+            "An operator has suspended the subscription: nothing is sent to it, and no ping either."
+        )
     started_at = db_now(using)
     live = SigningSecret.objects.using(using).live(started_at).filter(subscription=stored)
     message_id = new_message_id()
-    request = ping_request(stored, signing_keys(live), message_id, started_at)
-    logger.info("%s is pinged by %r.", stored.pk, actor or "the service")
+    keys = signing_keys(live)
+    request = signed_request(stored, keys, message_id, started_at, event_type, data)
+    what = "pinged" if event_type == PING_TYPE else f"sent an example of {event_type}"
+    logger.info("%s is %s by %r.", stored.pk, what, actor or "the service")
     response = _post(request)
     return record(
         using,
@@ -74,11 +122,12 @@ def ping(subscription: Subscription, *, actor: str = "") -> DeliveryAttempt:
     )
 
 
+@sensitive_variables()
 def signing_keys(secrets: Iterable[SigningSecret]) -> list[bytes]:
     """The keys behind live secrets, in their order. Raises SecretUnreadable, for none as well."""
     try:
         keys = [decode_secret(secret.value.reveal()) for secret in secrets]
-    except (InvalidSecret, ImproperlyConfigured) as error:
+    except InvalidSecret as error:
         raise SecretUnreadable(str(error)) from error
     if not keys:
         raise SecretUnreadable(
@@ -87,24 +136,45 @@ def signing_keys(secrets: Iterable[SigningSecret]) -> list[bytes]:
     return keys
 
 
+@sensitive_variables()
 def ping_request(
     subscription: Subscription, keys: Sequence[bytes], message_id: str, now: datetime
 ) -> Request:
-    """The signed POST of a ping, in the subscription's format and with its own headers.
+    """The signed POST of a ping; see :func:`signed_request`."""
+    data = _ping_data(subscription)
+    return signed_request(subscription, keys, message_id, now, PING_TYPE, data)
 
-    keys: newest first. now: database time. Raises SecretUnreadable where the headers are, and what
-    the format raises.
+
+def _ping_data(subscription: Subscription) -> str:
+    return json.dumps({"subscription": subscription.pk}, separators=(",", ":"))
+
+
+@sensitive_variables()
+def signed_request(
+    subscription: Subscription,
+    keys: Sequence[bytes],
+    message_id: str,
+    now: datetime,
+    event_type: str,
+    data: str,
+) -> Request:
+    """The signed POST of something that is no event of ours, in the subscription's format and with
+    its own headers.
+
+    keys: newest first. now: database time. data: JSON. Raises SecretUnreadable where the headers
+    are, and what the format raises.
     """
     format_ = get_format(subscription.format)
     event = EventRecord(
         id=message_id,
-        type=PING_TYPE,
+        type=event_type,
         occurred_at=now,
-        data=json.dumps({"subscription": subscription.pk}, separators=(",", ":")),
+        data=data,
         requester=subscription.requester,
     )
     body = format_.body(event)
-    signed = format_.headers(message_id, int(now.timestamp()), body, keys)
+    url = signed_url(subscription)
+    signed = format_.headers(message_id, int(now.timestamp()), body, keys, url=url)
     return Request(
         lane=subscription.pk,
         url=subscription.callback_url,

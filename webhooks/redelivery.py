@@ -6,7 +6,6 @@ batch (:mod:`webhooks.engine.replays`).
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,11 +19,11 @@ from django.utils.translation import gettext as _
 from webhooks import access, catalog
 from webhooks.clock import db_now
 from webhooks.conf import settings
+from webhooks.engine.parcels import draft, due_of, new_message
 from webhooks.engine.replays import revive, select
 from webhooks.engine.transactions import atomically
 from webhooks.engine.wake import wake
 from webhooks.exceptions import CatalogError, NotDeliverable
-from webhooks.formats import get_format
 from webhooks.models import Delivery, DeliveryAttempt, Lane, Message, Replay, Subscription
 from webhooks.models.replay import NOT_RECEIVED, REPLAYABLE, Selection
 from webhooks.models.subscription import Status
@@ -85,12 +84,15 @@ def redeliver(delivery: Delivery, *, actor: str = "", new_id: bool = False) -> D
 
     It is due at once, with a new schedule of retries and a new age limit; the number of its
     attempts goes on. One that is pending is made due at once. Where the subscription is suspended
-    it waits, and where its lane rests (``Retry-After``, a rate limit) it waits for that.
+    it waits, and where its lane rests (``Retry-After``, a rate limit) it waits for that; a lane
+    that is parked is probed at once.
+
+    What travelled in a batch with it is sent again together with it, for that is one message.
 
     actor: who asks, for the log. new_id: by default it keeps the ``webhook-id`` under which it was
     sent last, for it is the same message, and a receiver that has it may drop it; with ``new_id``
-    it goes out under an id of its own (``msg_…``), in the header alone: the body stays as it was,
-    with the event's id.
+    it goes out alone, under an id of its own (``msg_…``); in the header alone, since the body stays
+    as it was, with the event's id, unless the subscription gets batches: then it is a batch of one.
 
     Raises NotDeliverable where the subscription has ended, or the delivery was removed.
     """
@@ -115,11 +117,21 @@ def redeliver(delivery: Delivery, *, actor: str = "", new_id: bool = False) -> D
                 "anew, and replay what is wanted there."
             )
         now = db_now(using)  # under the lock: behind what was added to the lane before
-        revive(using, lane, [found.pk], trigger=DeliveryAttempt.Trigger.MANUAL.value, now=now)
+        if lane.probe_now(now):
+            lane.save(using=using, update_fields=["clock_stopped_ms", "paused_until"])
         if new_id:
+            # First: with an id of its own, it leaves the batch that it was in.
             message = _message_of(found, subscription, now)
             message.save(using=using, force_insert=True)
             stored.update(message=message)
+        revive(
+            using,
+            lane,
+            [found.pk],
+            trigger=DeliveryAttempt.Trigger.MANUAL.value,
+            now=now,
+            together=True,
+        )
         transaction.on_commit(wake, using=using, robust=True)
 
     atomically(using, work)
@@ -200,12 +212,5 @@ def _select(subscription: Subscription, request: ReplayRequest, now: datetime) -
 
 def _message_of(delivery: Delivery, subscription: Subscription, now: datetime) -> Message:
     """A message of this delivery alone. Its format is the one of now, whatever is chosen later."""
-    body = get_format(subscription.format).body(delivery.event.as_record())
-    return Message(
-        subscription=subscription,
-        format=subscription.format,
-        payload=subscription.payload,
-        created_at=now,
-        count=1,
-        body_digest=hashlib.sha256(body).hexdigest(),
-    )
+    alone = due_of(settings.database, pk=delivery.pk)
+    return draft(new_message(subscription, now, batch=subscription.batches), alone).message

@@ -61,6 +61,10 @@ REMEDIES: Final[dict[str, tuple[Promise | str, Promise | str]]] = {
         _("The answer was no HTTP"),
         _("Check that an HTTP/1.1 server answers on that port, with a complete status line."),
     ),
+    base.PROXY_ERROR: (
+        _("Our way out failed"),
+        _("The service's own proxy failed. It is not your fault, and it will be tried again."),
+    ),
     base.INTERNAL_ERROR: (
         _("The service failed"),
         _("It is not your fault, and it will be tried again."),

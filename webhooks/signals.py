@@ -24,7 +24,7 @@ delivery_failed = Signal()
 
 #: A delivery ended undelivered by an attempt's answer. Arguments: as ``delivery_succeeded``, and
 #: ``error_code``, ``state`` (``dead``, ``expired``, or ``cancelled`` after 410 Gone). What is
-#: cancelled or discarded without an attempt is seen in its row, and not told here.
+#: cancelled, discarded or expires without an attempt is seen in its row, and not told here.
 delivery_dead = Signal()
 
 #: A subscription moved from one status to another. Arguments: ``subscription``, ``previous``,
@@ -32,8 +32,8 @@ delivery_dead = Signal()
 subscription_status_changed = Signal()
 
 #: An owner is told how a subscription fares. Arguments: ``subscription``; ``state``: ``failing``,
-#: ``recovered`` or ``suspended`` (not by its owner); ``previous``: what the owner was told before,
-#: ``failing``, ``suspended`` or ""; ``reason``: a :class:`webhooks.health.Reason`, None for
-#: ``recovered``. Sent by the sweep. A receiver that returns True has told the owner itself: no mail
-#: is sent then.
+#: ``recovered`` (by a delivery, or by the probe that ended its suspension) or ``suspended`` (not by
+#: its owner); ``previous``: what the owner was told before, ``failing``, ``suspended`` or "";
+#: ``reason``: a :class:`webhooks.health.Reason`, None for ``recovered``. Sent by the sweep. A
+#: receiver that returns True has told the owner itself: no mail is sent then.
 subscription_health_changed = Signal()

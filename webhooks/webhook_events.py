@@ -45,12 +45,12 @@ def _object(**properties: Any) -> dict[str, Any]:
     }
 
 
-def _subscription(*, with_reason: bool) -> dict[str, Any]:
-    """The schema of what is told of a subscription."""
+def _subscription(*, with_reason: bool, **more: Any) -> dict[str, Any]:
+    """The schema of what is told of a subscription. more: further properties."""
     properties = {"subscription_id": _SUBSCRIPTION_ID, "host": _HOST, "since": _TIME}
     if with_reason:
         properties["reason"] = _REASON
-    return _object(**properties, last_success_at=_TIME_OR_NULL)
+    return _object(**properties, last_success_at=_TIME_OR_NULL, **more)
 
 
 _EXAMPLE: Final = {
@@ -77,7 +77,8 @@ catalog.register(
 catalog.register(
     RECOVERED,
     title="Subscription recovered",
-    description="The endpoint of a subscription that was failing has accepted a delivery again.",
+    description="The endpoint of a subscription that was failing, or suspended for it, has "
+    "answered with a success again.",
     schema=_subscription(with_reason=False),
     example={
         **_EXAMPLE,
@@ -89,16 +90,24 @@ catalog.register(
     SUSPENDED,
     title="Subscription suspended",
     description="A subscription was suspended, and not by its owner: nothing is sent to it.",
-    schema=_subscription(with_reason=True),
+    schema=_subscription(
+        with_reason=True,
+        backlog_expires_at={
+            **_TIME,
+            "description": "When what is pending for it will expire, unless it is resumed.",
+        },
+    ),
     example={
         **_EXAMPLE,
         "since": "2026-02-05T13:20:04.211Z",
         "reason": {
             "code": "operator",
             "message": "The subscription was suspended by an operator of the service on "
-            "2026-02-05 13:20 UTC. Ask them to resume it. New events are kept until then.",
+            "2026-02-05 13:20 UTC. Ask them to resume it. New events are kept until then. "
+            "What still waits on 2026-03-07 13:20 UTC expires.",
         },
         "last_success_at": "2026-01-31T13:19:58.007Z",
+        "backlog_expires_at": "2026-03-07T13:20:04.211Z",
     },
 )
 catalog.register(

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from tests.api.conftest import Speaker
 from tests.world import Answer, Receiver, deliver, emit_orders, states
-from webhooks import health
+from webhooks import health, lifecycle
 from webhooks.models import DeliveryAttempt, Replay, SigningSecret, Subscription
 from webhooks.receiving import verify
 
@@ -59,6 +59,16 @@ def test_a_ping_of_a_blocked_address_shows_nothing_of_it(
     assert (answer.status_code, answer.json()["error_code"]) == (200, "blocked_address")
     assert answer.json()["excerpt"] == ""
     assert b"127.0.0.1" not in answer.content
+    assert receiver.posts == []
+
+
+def test_what_an_operator_suspended_is_not_pinged(
+    api: Speaker, path: str, receiver: Receiver
+) -> None:
+    lifecycle.suspend(Subscription.objects.get(), reason="operator")
+    answer = api.post(f"{path}ping/")
+    assert answer.status_code == 409
+    assert "An operator has suspended" in answer.json()["detail"]
     assert receiver.posts == []
 
 

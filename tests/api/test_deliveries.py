@@ -57,7 +57,7 @@ def test_a_client_without_subscriptions_has_no_deliveries(api: Speaker) -> None:
 def test_more_subscriptions_than_can_be_read_one_by_one(
     api: Speaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhooks.models.delivery.UNION_TERMS", 2)
+    monkeypatch.setattr("webhooks.models.due.UNION_TERMS", 2)
     own = [api.subscribe()["id"] for _ in range(5)]
     emit_orders(3, api.requester)
     fan_out_all()

@@ -80,6 +80,17 @@ def test_a_new_grant_that_is_narrower_is_not_widened_by_a_resume(speak: Speak) -
 
 
 @pytest.mark.django_db(transaction=True)
+def test_what_a_revoked_grant_covered_a_narrower_token_cannot_turn_to_itself(speak: Speak) -> None:
+    ann = get_user_model().objects.create_user("ann")
+    wide = speak(user=ann, scope=f"{READ} {WRITE} {BILLING}")
+    made = wide.subscribe(event_types=["*"])
+    _revoke(wide)
+    assert access.granted(Subscription.objects.get()) is None
+    narrow = speak(user=ann, scope=f"{READ} {WRITE}")
+    assert narrow.post(f"subscriptions/{made['id']}/rotate-secret/", {}).status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_grant_that_is_revoked_during_the_request_is_noticed(
     speak: Speak, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,8 @@ from tests.api.conftest import Speaker
 from tests.world import Receiver, deliver, emit_orders
 from webhooks import lifecycle
 from webhooks.api.serializers.fields import MASK
-from webhooks.api.serializers.subscriptions import MAX_METADATA, RESET
+from webhooks.api.serializers.subscriptions import RESET
+from webhooks.bounds import MAX_METADATA
 from webhooks.headers import open_headers
 from webhooks.models import Subscription
 from webhooks.receiving import verify
@@ -35,7 +36,12 @@ CHANGED: dict[str, Any] = {
     "time_zone": "Europe/Berlin",
     "hour": 7,
     "day": 2,
+    "trigger": "daily",
+    "format": "mandrill",
+    "content": "counts",
+    "batch_size": 10,
     "batch_seconds": 5,
+    "empty_digests": True,
     "headers": {"X-Token": "hush"},
 }
 
@@ -64,7 +70,8 @@ def test_it_has_every_field_of_the_design(api: Speaker) -> None:
     assert set(api.subscribe()) >= {
         *("id", "callback_url", "event_types", "requester", "status", "status_reason", "trigger"),
         *("time_zone", "hour", "day", "format", "payload", "content", "batch_size"),
-        *("batch_seconds", "rate_limit", "max_in_flight", "ordered", "on_suspend", "handshake"),
+        *("batch_seconds", "empty_digests", "next_digest_at", "rate_limit", "max_in_flight"),
+        *("ordered", "on_suspend", "handshake"),
         *("retry_schedule", "headers", "basic_auth", "contact_email", "description", "metadata"),
         *("secret", "created_at", "updated_at"),
     }
@@ -210,10 +217,16 @@ def test_one_with_a_handshake_is_pending(api: Speaker) -> None:
         ("event_types", ["order.paid"] * 101),
         ("status", "pending"),
         ("status", "unsubscribed"),
-        ("trigger", "hourly"),
+        ("trigger", "weekly"),
+        ("time_zone", "Mars/Olympus"),
         ("format", "xml"),
-        ("payload", "thin"),
-        ("batch_size", 2),
+        ("format", "cloudevents"),  # the project has no CLOUDEVENTS_SOURCE
+        ("payload", "thin"),  # nor a BASE_URL
+        ("content", "counts"),  # in real time
+        ("empty_digests", True),
+        ("batch_size", 1001),
+        ("batch_seconds", 3601),
+        ("day", 32),
         ("hour", 24),
         ("hour", "7"),
         ("hour", True),

@@ -190,11 +190,14 @@ class TestTheDocument:
         for name in ("event_types", "event", "events"):
             check(schema, {"url": url, name: types})
             check(schema, {"url": url, name: types[0]})
+        check(schema, {"url": url, "event": types, "trigger": "daily", "content": "counts"})
         for wrong in (
             {"url": url},
             {"url": url, "target_url": url, "event": types},
             {"url": url, "event": types, "other": 1},
-            {"url": url, "event": types, "trigger": "hourly"},
+            {"url": url, "event": types, "trigger": "weekly"},
+            {"url": url, "event": types, "content": "counts"},
+            {"url": url, "event": types, "empty_digests": True, "trigger": "realtime"},
         ):
             with pytest.raises(jsonschema.ValidationError):
                 check(schema, wrong)

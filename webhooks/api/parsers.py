@@ -12,7 +12,7 @@ import re
 from typing import IO, Any, NoReturn
 
 from django.utils.translation import gettext as _
-from rest_framework.exceptions import ParseError
+from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.parsers import BaseParser
 
 from webhooks.api.problems import PayloadTooLarge
@@ -23,6 +23,29 @@ MAX_DEPTH = 20
 # A string, whole or cut off by the end of the text, or a bracket. It cannot fail inside a string,
 # so its time grows with the text and no faster.
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+
+_LENGTH = re.compile(r"[0-9]{1,18}")
+
+
+def check_framing(request: Any) -> None:
+    """Refuse a request whose body would be left unread, or read as something else than it is.
+
+    A body without a length (chunked) is no body to REST framework: what the client asks for would
+    be ignored without a word. Raises ParseError for it, and UnsupportedMediaType for what is
+    compressed, or in another charset than UTF-8.
+    """
+    meta = request.META
+    length = meta.get("CONTENT_LENGTH") or ""
+    if not _LENGTH.fullmatch(length) and (length or meta.get("HTTP_TRANSFER_ENCODING")):
+        raise ParseError(
+            _("The body has no usable Content-Length. Send it whole, with its length.")
+        )
+    coding = meta.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise UnsupportedMediaType(coding, _("The body is compressed. Send it as it is."))
+    charset = request.content_params.get("charset", "utf-8").strip("\"'").lower()
+    if charset not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType(charset, _("JSON is UTF-8. Send no other charset."))
 
 
 class StrictJSONParser(BaseParser):
@@ -62,7 +85,11 @@ def read(raw: bytes) -> Any:
     _check_depth(text)
     try:
         value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_number,
+            parse_int=_integer,
         )
     except ValueError as error:
         raise ParseError(
@@ -109,6 +136,11 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise ParseError(_("The number %(text)s is too large.") % {"text": text[:64]})
     return value
+
+
+def _integer(text: str) -> int:
+    _number(text)  # before Python's own limit, which a host may lift: int() takes quadratic time
+    return int(text)
 
 
 def _check_texts(value: Any) -> None:

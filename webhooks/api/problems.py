@@ -27,6 +27,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
+from webhooks.crypto import KeysUnusable
 from webhooks.exceptions import (
     HeldByOperator,
     IllegalStatusChange,
@@ -64,6 +65,16 @@ class Conflict(exceptions.APIException):
     default_code = "conflict"
 
 
+class Unavailable(exceptions.APIException):
+    """The operator has to put something right first."""
+
+    status_code = 503
+    default_detail = gettext_lazy(
+        "The service cannot store or use secrets at the moment. It has been noted; try again later."
+    )
+    default_code = "unavailable"
+
+
 def handle(error: Exception, context: Mapping[str, Any]) -> Response:
     """The answer to an error of a view; every error has one, the unexpected ones too."""
     known = _known(error)
@@ -92,6 +103,10 @@ def _known(error: Exception) -> exceptions.APIException | None:
         return exceptions.ValidationError({"secret": [str(error)]})
     if isinstance(error, HeldByOperator | NotDeliverable):
         return Conflict(str(error))
+    if isinstance(error, KeysUnusable):
+        # Told without a traceback: it says what is missing, and where.
+        logger.error("Secrets can be neither stored nor used: %s", error)
+        return Unavailable()
     if isinstance(error, SecretUnreadable):
         return Conflict(_("The stored secrets cannot be read. Rotate the secret, set the headers."))
     if isinstance(error, IllegalStatusChange):
@@ -157,8 +172,7 @@ def _unexpected(error: Exception, context: Mapping[str, Any]) -> Response:
     request = context["request"]
     logger.error(
         "Unexpected error at %s %s",
-        request.method,
-        request.path.encode("unicode_escape").decode(),
+        *(text.encode("unicode_escape").decode() for text in (request.method, request.path)),
         exc_info=error,
     )
     # What listens for errors of views (error reporting, Django's test client) hears of it.

@@ -16,11 +16,12 @@ from drf_spectacular.plumbing import ResolvedComponent
 from webhooks.api.serializers.strict import QuerySerializer
 from webhooks.api.serializers.subscriptions import (
     ALIASES,
-    MAX_NUMBER,
     ChangedSubscription,
     PatchedSubscription,
 )
-from webhooks.models.subscription import ACTED_UPON
+from webhooks.bounds import MAX_NUMBER
+from webhooks.engine.windows import DAILY, HOURLY, MONTHLY
+from webhooks.shapes import available_formats, links_are_known
 
 _MOMENT: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
 #: From 1970 to the end of 9998: what every database and time zone can compute with.
@@ -32,6 +33,19 @@ _SECRET: Final = (
     f"^whsec_(({_QUAD}){{8,20}}([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{{2}}[AEIMQUYcgkosw048]=)?"
     f"|({_QUAD}){{21}}([A-Za-z0-9+/][AQgw]==)?)$"
 )
+
+#: What goes with a digest alone. A PATCH may leave the trigger out where it is one already.
+_DIGEST: Final[dict[str, Any]] = {
+    "properties": {"trigger": {"enum": [HOURLY, DAILY, MONTHLY]}},
+    "required": ["trigger"],
+}
+_OF_DIGESTS: Final[list[dict[str, Any]]] = [
+    {
+        "if": {"properties": {name: {"const": value}}, "required": [name]},
+        "then": _DIGEST,
+    }
+    for name, value in (("content", "counts"), ("empty_digests", True))
+]
 
 
 class IdField(OpenApiSerializerFieldExtension):  # type: ignore[misc, no-untyped-call]
@@ -126,7 +140,7 @@ class ReplayBody(StrictBody):  # type: ignore[no-untyped-call]
 
 
 class OptionsBody(StrictBody):  # type: ignore[no-untyped-call]
-    """The options of a subscription: with other names for some, and without what is refused yet."""
+    """The options of a subscription: with other names for some."""
 
     target_class = "webhooks.api.serializers.subscriptions.Options"
     match_subclasses = True
@@ -135,16 +149,9 @@ class OptionsBody(StrictBody):  # type: ignore[no-untyped-call]
     def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
         schema = super().map_serializer(auto_schema, direction)
         options = schema["properties"]
-        for name, values in ACTED_UPON.items():
-            # The columns hold more than this release acts upon.
-            options[name] = {
-                **{
-                    key: options[name][key]
-                    for key in ("type", "description")
-                    if key in options[name]
-                },
-                "enum": [getattr(value, "value", value) for value in values],
-            }
+        options["format"]["enum"] = available_formats()
+        if not links_are_known():
+            options["payload"]["enum"] = ["full"]
         if isinstance(self.target, ChangedSubscription):
             options["handshake"]["description"] = "Chosen when one subscribes: it stays as it is."
         listed = options["event_types"]
@@ -169,4 +176,4 @@ class OptionsBody(StrictBody):  # type: ignore[no-untyped-call]
             schema["required"] = [each for each in schema.get("required", []) if each != name]
         if not schema["required"]:
             del schema["required"]
-        schema["allOf"] = rules
+        schema["allOf"] = [*rules, *_OF_DIGESTS]

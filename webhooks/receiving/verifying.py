@@ -36,7 +36,8 @@ def verify(
     Raises InvalidSignature for whatever is wrong with the message, InvalidSecret for a malformed
     secret. Remember the ``webhook-id`` for a while to notice a message that comes twice.
     """
-    secrets = [secret] if isinstance(secret, str) else list(secret)
+    # None is what a setting that was forgotten gives: no secret, and no TypeError.
+    secrets = [secret] if secret is None or isinstance(secret, str) else list(secret)
     keys = [decode_secret(text) for text in secrets]
     raw = _raw(body)
     message_id = header(headers, "webhook-id")

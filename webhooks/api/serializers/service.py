@@ -42,6 +42,10 @@ class HealthSerializer(serializers.Serializer[Any]):
     last_attempt = JsonObject(allow_null=True)
     next_retry_at = Moment(allow_null=True)
     paused_by_backpressure = serializers.BooleanField()
+    backlog_expires_at = Moment(
+        allow_null=True,
+        help_text="When what is pending will expire; null unless it is suspended.",
+    )
     retention_days = Integer()
 
     def to_representation(self, instance: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from django.http import QueryDict
 from django.utils.translation import gettext as _
@@ -12,6 +12,9 @@ from rest_framework import serializers
 
 from webhooks.api.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from webhooks.api.serializers.fields import Text
+
+#: So many wrong names are told of at once.
+NAMED: Final = 20
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -27,6 +30,8 @@ class StrictSerializer(serializers.Serializer[Any]):
                     errors[_shown(name)] = [unknown(name, writable)]
                 elif fields[name].read_only:
                     errors[name] = [_("This is set by the service. Leave it out.")]
+                if len(errors) == NAMED:
+                    break  # thousands of names would cost seconds, and an answer of megabytes
             if errors:
                 raise serializers.ValidationError(errors)
         return super().to_internal_value(data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
@@ -22,12 +23,15 @@ from webhooks.api.serializers.fields import (
     Text,
 )
 from webhooks.api.serializers.strict import PageQuery, StrictSerializer
+from webhooks.bounds import MAX_INTEGER, metadata_fault
+from webhooks.engine.windows import window_for
 from webhooks.exceptions import SecretUnreadable
+from webhooks.formats import known
 from webhooks.headers import open_headers
 from webhooks.models import Subscription
 from webhooks.models.subscription import (
+    MOST_BATCH_SECONDS,
     Content,
-    Format,
     Handshake,
     OnSuspend,
     Payload,
@@ -47,15 +51,17 @@ ALIASES: Final[dict[str, str]] = {
 #: Options that a PUT sets back where it does not name them, to what they are for a new one.
 RESET: Final = (
     *("trigger", "time_zone", "hour", "day", "format", "payload", "content", "batch_size"),
-    *("batch_seconds", "rate_limit", "max_in_flight", "ordered", "on_suspend", "retry_schedule"),
+    *(
+        "batch_seconds",
+        "empty_digests",
+        "rate_limit",
+        "max_in_flight",
+        "ordered",
+        "on_suspend",
+        "retry_schedule",
+    ),
     *("headers", "basic_auth", "contact_email", "description", "metadata"),
 )
-
-MAX_POSITIVE: Final = 2_147_483_647
-
-#: Of metadata: bytes of JSON text, and what every number in it stays below.
-MAX_METADATA: Final = 4096
-MAX_NUMBER: Final = 10**15
 
 
 class Headers(JsonObject):
@@ -83,26 +89,9 @@ class Metadata(JsonObject):
 
     def to_internal_value(self, data: Any) -> Any:
         metadata = super().to_internal_value(data)
-        text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
-        if len(text.encode()) > MAX_METADATA:
-            raise serializers.ValidationError(
-                _("This is more than %(limit)d bytes of JSON. Keep it on your side, under the id.")
-                % {"limit": MAX_METADATA}
-            )
-        # A database may write 1e308 as 309 digits.
-        if not _small_numbers(metadata):
-            raise serializers.ValidationError(
-                _("Numbers must lie between -10^15 and 10^15. Send a larger one as text.")
-            )
+        if fault := metadata_fault(metadata):
+            raise serializers.ValidationError(fault)
         return metadata
-
-
-def _small_numbers(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_small_numbers, value.values()))
-    if isinstance(value, list):
-        return all(map(_small_numbers, value))
-    return not isinstance(value, int | float) or abs(value) < MAX_NUMBER
 
 
 class BasicAuth(Text):
@@ -120,6 +109,13 @@ class BasicAuth(Text):
         return MASK
 
 
+class FormatName(Choice):
+    """A format's name: ours, or the host's. Which there are is asked each time one is made."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(choices=known(), **options)
+
+
 class Options(StrictSerializer):
     """What a client may choose, of a new subscription or an old one."""
 
@@ -133,23 +129,63 @@ class Options(StrictSerializer):
         help_text='E.g. ["push.clicked", "push.*"], or one text. Also event, events.',
     )
     requester = Text(required=False, help_text="Your own; nobody else's is accepted.")
-    trigger = Choice(choices=Trigger.choices, required=False)
-    time_zone = Text(max_length=64, required=False)
-    hour = Integer(min_value=0, max_value=23, required=False)
-    day = Integer(min_value=1, max_value=28, required=False)
-    format = Choice(choices=Format.choices, required=False)
-    payload = Choice(choices=Payload.choices, required=False)
-    content = Choice(choices=Content.choices, required=False)
-    batch_size = Integer(min_value=1, max_value=1000, required=False)
-    batch_seconds = Integer(min_value=0, max_value=MAX_POSITIVE, required=False)
+    trigger = Choice(
+        choices=Trigger.choices,
+        required=False,
+        help_text=(
+            "realtime, or digests: hourly, daily, monthly. What waits when it is changed, or the "
+            "time zone, hour or day, moves to the window of that moment."
+        ),
+    )
+    time_zone = Text(
+        max_length=64, required=False, help_text="Of hour and day: an IANA name, e.g. Asia/Tokyo."
+    )
+    hour = Integer(
+        min_value=0, max_value=23, required=False, help_text="At which days and months begin."
+    )
+    day = Integer(
+        min_value=1,
+        max_value=31,
+        required=False,
+        help_text="On which months begin: the last one where a month is shorter.",
+    )
+    format = FormatName(required=False, help_text="The dialect of body and signature.")
+    payload = Choice(
+        choices=Payload.choices,
+        required=False,
+        help_text="full, or thin: the event's URL in place of its data.",
+    )
+    content = Choice(
+        choices=Content.choices,
+        required=False,
+        help_text="Of digests: events, or counts of each type alone.",
+    )
+    batch_size = Integer(
+        min_value=1,
+        max_value=1000,
+        required=False,
+        help_text=(
+            "Events in one POST at most: above 1, they come in a batch, also if it is one. Of a "
+            "digest's pages too; 1 means 1,000 there."
+        ),
+    )
+    batch_seconds = Integer(
+        min_value=0,
+        max_value=MOST_BATCH_SECONDS,
+        required=False,
+        help_text="How long, in real time, an event waits for others to fill a batch.",
+    )
+    empty_digests = Flag(
+        required=False, help_text="Send a digest also of a window in which nothing happened."
+    )
     rate_limit = Integer(
         min_value=1,
-        max_value=MAX_POSITIVE,
+        max_value=MAX_INTEGER,
         allow_null=True,
         required=False,
         help_text="POSTs for each minute.",
     )
-    max_in_flight = Integer(min_value=1, max_value=MAX_POSITIVE, allow_null=True, required=False)
+    max_in_flight = Integer(min_value=1, max_value=MAX_INTEGER, allow_null=True, required=False)
     ordered = Flag(required=False, help_text="One at a time; a failure holds the rest.")
     on_suspend = Choice(choices=OnSuspend.choices, required=False)
     handshake = Choice(choices=Handshake.choices, required=False, allow_blank=True)
@@ -268,18 +304,22 @@ class SubscriptionSerializer(serializers.Serializer[Any]):
     requester = Text()
     status = Choice(choices=Status.choices)
     status_reason = Text(
-        help_text="Why: client, operator, gone, handshake, entitlement_lost, automatic, …"
+        help_text="Why: client, operator, gone, handshake, entitlement_lost, failing, …"
     )
     status_since = Moment()
     trigger = Choice(choices=Trigger.choices)
     time_zone = Text()
     hour = Integer()
     day = Integer()
-    format = Choice(choices=Format.choices)
+    format = Text()
     payload = Choice(choices=Payload.choices)
     content = Choice(choices=Content.choices)
     batch_size = Integer()
     batch_seconds = Integer()
+    empty_digests = Flag()
+    next_digest_at = serializers.SerializerMethodField(
+        help_text="When the present window ends, and with it what waits for it; null in real time."
+    )
     rate_limit = Integer(allow_null=True)
     max_in_flight = Integer(allow_null=True)
     ordered = Flag()
@@ -301,6 +341,13 @@ class SubscriptionSerializer(serializers.Serializer[Any]):
     def get_secret(self, subscription: Subscription) -> str | None:
         shown: str | None = self.context.get("secret")
         return shown
+
+    def get_next_digest_at(self, subscription: Subscription) -> datetime | None:
+        if not subscription.is_scheduled:
+            return None
+        end = window_for(subscription, timezone.now()).end
+        shown: Any = Moment().to_representation(end)
+        return shown  # type: ignore[no-any-return]
 
     def get_secret_last_four(self, subscription: Subscription) -> str:
         # Sorted here, so that a prefetch serves a whole page.

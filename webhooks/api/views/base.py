@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from django.db import connections, models, transaction
 from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_variables
 from rest_framework import views
 from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.request import Request
@@ -26,7 +27,7 @@ from webhooks.api.ids import is_id
 from webhooks.api.negotiation import Negotiation
 from webhooks.api.operations import Operation, operation_of
 from webhooks.api.pagination import Source, page
-from webhooks.api.parsers import StrictJSONParser
+from webhooks.api.parsers import StrictJSONParser, check_framing
 from webhooks.api.permissions import ScopePermission
 from webhooks.api.renderers import JSONRenderer
 from webhooks.api.serializers.strict import NoParameters
@@ -90,6 +91,7 @@ class APIView(views.APIView):
         """
         assert self.operation is not None
         assert self.operation.body is not None
+        check_framing(self.request._request)
         return self._validated(self.operation.body, self.request.data, **context)
 
     def _validated(self, serializer_class: Any, data: Any, **context: Any) -> dict[str, Any]:
@@ -181,6 +183,8 @@ class APIView(views.APIView):
 
     # What REST framework calls
 
+    # Reports of errors show what is in every frame below; here that is what the client sends.
+    @sensitive_variables()
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the handler with what it takes of the path.
 
