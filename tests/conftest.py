@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import leaks
 from tests.world import Answer, Received, Receiver
 
 CI = bool(os.environ.get("CI"))
@@ -20,6 +21,11 @@ def _listens(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Search the logs of every test for what was sealed meanwhile."""
+    leaks.install(config)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -21,9 +21,10 @@ from typing import Any
 from django.db import connection, connections
 
 from webhooks import emit_many
+from webhooks.clock import db_now
 from webhooks.engine.fanout import fan_out
 from webhooks.engine.worker import work
-from webhooks.models import Delivery, Duty, Event, Subscription
+from webhooks.models import Delivery, Duty, Event, Lane, Subscription
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,6 +37,7 @@ class Received:
     headers: dict[str, str]
     body: bytes
     at: float
+    path: str = ""
 
     @property
     def json(self) -> Any:
@@ -72,7 +74,8 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                post = Received(headers.get("webhook-id", ""), headers, body, time.time())
+                webhook_id = headers.get("webhook-id", "")
+                post = Received(webhook_id, headers, body, time.time(), self.path)
                 with receiver.arrived:
                     receiver.posts.append(post)
                     receiver.arrived.notify_all()
@@ -156,12 +159,13 @@ def start(
     *arguments: str,
     settings: dict[str, Any] | None = None,
     module: str = "django",
+    log: Path | None = None,
     **environ: str,
 ) -> Any:
     """Start a manage command as a process of its own, on this test's database.
 
     settings: keys of WEBHOOKS to override there. module: run another module with ``python -m``.
-    The caller ends it, by its pid.
+    log: a file to which its errors are added. The caller ends it, by its pid.
     """
     env = {
         **os.environ,
@@ -171,14 +175,15 @@ def start(
         "PYTHONPATH": str(ROOT),
         **environ,
     }
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", module, *arguments],
-        env=env,
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=None if os.environ.get("WEBHOOKS_TEST_VERBOSE") else subprocess.DEVNULL,
-    )
+    with open(log or os.devnull, "ab") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", module, *arguments],
+            env=env,
+            cwd=ROOT,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=None if os.environ.get("WEBHOOKS_TEST_VERBOSE") and not log else errors,
+        )
 
 
 def subscribe(
@@ -208,6 +213,16 @@ def deliver() -> None:
     work(seconds=None, slots=None, until_idle=True, should_stop=lambda: False)
 
 
+def end_rests() -> None:
+    """As if the rests of all lanes were over: of parked ones, until the next probe."""
+    now = db_now("default")
+    resting = Lane.objects.filter(token=None, paused_until__gt=now, claim_at__isnull=False)
+    for lane in resting:
+        lane.claim_at = min(lane.claim_at or now, now)
+        lane.paused_until = now
+        lane.save(update_fields=["claim_at", "paused_until"])
+
+
 def fan_out_all() -> int:
     """Fan out until the outbox is empty; in how many transactions."""
     Duty.objects.ensure()
@@ -215,6 +230,12 @@ def fan_out_all() -> int:
     while fan_out("default").more:
         transactions += 1
     return transactions
+
+
+def without_breaker(monkeypatch: Any) -> None:
+    """Let every due delivery be tried, however many fail: for tests of what follows from that."""
+    monkeypatch.setattr("webhooks.engine.pacing.FAILURES_IN_A_ROW", 10**6)
+    monkeypatch.setattr("webhooks.engine.pacing.ENOUGH_RECENT", 10**6)
 
 
 def states() -> Counter[str]:

@@ -77,9 +77,10 @@ class Endpoint:
         """Wait until the inbox is as wanted. Fails the test when it does not come to that."""
         until(lambda: bool(wanted(self.inbox)), timeout, what)
 
-    def take(self, count: int) -> list[Message]:
+    def take(self, count: int, timeout: float = 30) -> list[Message]:
         """Wait for so many messages, take them out of the inbox, and return them."""
-        self.wait_for(lambda inbox: len(inbox) >= count, f"the arrival of {count} messages")
+        arrived = f"the arrival of {count} messages"
+        self.wait_for(lambda inbox: len(inbox) >= count, arrived, timeout)
         assert len(self.inbox) == count, [message.type for message in self.inbox]
         taken, self.inbox = self.inbox, []
         return taken

@@ -47,7 +47,7 @@ def measure(quick: Receiver, hanging: Receiver, subscriptions: int, events: int)
 
 
 @pytest.mark.parametrize(
-    ("subscriptions", "events"), [(1, 200), (80, 5)], ids=["one", "eighty of them"]
+    ("subscriptions", "events"), [(1, 200), (200, 3)], ids=["one", "two hundred of them"]
 )
 def test_endpoints_that_hang_delay_nobody_else_with_webhooks_worker(
     receivers: Callable[..., Receiver], start: Callable[..., Any], subscriptions: int, events: int

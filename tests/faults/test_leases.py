@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults.leases import Lease, overlaps
 from tests.world import Receiver, emit_orders, fan_out_all, subscribe
 from webhooks.models import Lane
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-Lease = tuple[str, float, float, str]
-
-
-def overlaps(leases: list[Lease]) -> list[tuple[Lease, Lease]]:
-    """Pairs of leases of one lane, of two holders, that were both valid at some moment."""
-    by_lane: dict[str, list[Lease]] = defaultdict(list)
-    for lease in leases:
-        by_lane[lease[0]].append(lease)
-    found = []
-    for of_lane in by_lane.values():
-        of_lane.sort(key=lambda lease: lease[1])
-        latest = of_lane[0]
-        for lease in of_lane[1:]:
-            if lease[1] < latest[2] and lease[3] != latest[3]:
-                found.append((latest, lease))
-            if lease[2] > latest[2]:
-                latest = lease
-    return found
 
 
 def test_the_test_finds_an_overlap() -> None:

@@ -12,7 +12,7 @@ import pytest
 from django.core.management import call_command
 from django_q.models import OrmQ
 
-from tests.world import Answer, Receiver, emit_orders, states, subscribe, until
+from tests.world import Answer, Received, Receiver, emit_orders, states, subscribe, until
 from webhooks.conf import DEFAULTS
 from webhooks.models import DeliveryAttempt
 
@@ -27,7 +27,13 @@ def test_retries_start_within_a_second_and_a_half_of_their_time(
     """The default schedule's first wait, through several slices of a real cluster."""
     settings.WEBHOOKS = {**settings.WEBHOOKS, "WAKER": "webhooks.engine.wake.enqueue_drain"}
     assert DEFAULTS["RETRY_SCHEDULE"][0] == 5
-    receiver.answer = lambda post: Answer(status=500 if receiver.ids[post.id] == 1 else 200)
+
+    def answer(post: Received) -> Answer:
+        # Every second message fails once: the endpoint is not so ill that it is parked.
+        fails = receiver.ids[post.id] == 1 and len(receiver.ids) % 2
+        return Answer(status=500 if fails else 200)
+
+    receiver.answer = answer
     subscribe(receiver)
     call_command("webhooks_schedules", stdout=io.StringIO())
     start("qcluster", settings={"DRAIN_SECONDS": 3})
@@ -36,7 +42,7 @@ def test_retries_start_within_a_second_and_a_half_of_their_time(
         time.sleep(0.25)
     until(lambda: states() == {"delivered": EVENTS}, 30, "the delivery")
     retries = DeliveryAttempt.objects.filter(number=2)
-    assert retries.count() == EVENTS
+    assert retries.count() == EVENTS / 2
     for retry in retries:
         assert retry.trigger == "retry"
         late = retry.started_at - retry.due_at

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from tests.world import (
     Answer,
+    Received,
     Receiver,
     deliver,
     emit_orders,
@@ -21,6 +24,7 @@ from tests.world import (
     subscribe,
     until,
 )
+from webhooks.clock import db_now
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryStats, Lane, Worker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgres]
@@ -108,6 +112,54 @@ def test_what_the_database_asks_to_repeat_is_written_again_and_not_sent_again(
     assert DeliveryAttempt.objects.count() == 40
     [row] = DeliveryStats.objects.filter(subscription_id=Lane.objects.get().pk)
     assert row.attempts == 40
+
+
+def test_a_real_deadlock_with_the_host_is_written_again_and_not_sent_again(
+    receiver: Receiver, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The host has a delivery and wants its lane; the worker has the lane, and wants that."""
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "RETRY_SCHEDULE": [0.3]}
+    answered = threading.Event()
+
+    def answer(post: Received) -> Answer:
+        if len(receiver.posts) > 1:
+            return Answer()
+        answered.wait(20)
+        return Answer(status=500)
+
+    receiver.answer = answer
+    subscription = subscribe(receiver)
+    [event] = emit_orders(1)
+    with in_background(drain_twice):
+        receiver.wait_for(1)
+        with transaction.atomic():
+            execute("SET LOCAL deadlock_timeout = '20s'")  # the worker notices it first
+            Delivery.objects.select_for_update().get()
+            answered.set()
+            until(somebody_waits_for_us, 10, "the worker's wait")
+            Lane.objects.lock([subscription.pk])
+        until(recorded(1), 20, "the delivery")
+    assert "deadlock detected" in caplog.text
+    assert receiver.ids == Counter({event.pk: 2})
+    codes = DeliveryAttempt.objects.order_by("number").values_list("number", "status_code")
+    assert list(codes) == [(1, 500), (2, 200)]
+
+
+def drain_twice() -> None:
+    deliver()
+    if not recorded(1)():  # it may have lasted until the retry
+        until(Lane.objects.ready(db_now("default") + timedelta(1)).exists, 10, "the retry")
+        time.sleep(0.5)
+        deliver()
+
+
+def somebody_waits_for_us() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def test_a_connection_that_breaks_under_load_loses_nothing(

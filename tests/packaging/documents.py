@@ -1,6 +1,6 @@
 """The documents as data: their links, their code blocks, and what is wrong with either.
 
-Run as a script it prints what is wrong with README.md, CHANGELOG.md and docs/, and exits 1 if
+Run as a script it prints what is wrong with README, CHANGELOG, SECURITY and docs/, and exits 1 if
 anything is. It needs no package, and never looks at addresses outside the repository.
 """
 
@@ -36,7 +36,8 @@ class Block:
 
 
 def documents() -> list[Path]:
-    return [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    top = ("README.md", "CHANGELOG.md", "SECURITY.md")
+    return [*(ROOT / name for name in top), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(text: str) -> Iterator[Block]:

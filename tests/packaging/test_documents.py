@@ -40,6 +40,12 @@ def test_a_broken_link_and_broken_code_are_found(
     assert [block.marker for block in blocks(page.read_text())] == ["", "a mark"]
 
 
+def test_the_tests_that_security_md_names_are_there() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "SECURITY.md").read_text()))
+    assert len(named) > 15
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+
+
 def test_the_readme_shows_the_output_of_its_two_commands() -> None:
     shown = list(blocks((ROOT / "README.md").read_text()))
     pairs = itertools.pairwise(shown)
