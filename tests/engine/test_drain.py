@@ -611,7 +611,7 @@ def test_hundreds_of_hanging_lanes_leave_the_others_their_slots(
         took = max(post.at for post in quick.posts) - began
         Subscription.objects.all()
         suspend_all()
-    assert took < 2
+    assert took < 10  # those that hang would take 45 s
 
 
 def suspend_all() -> None:
@@ -630,6 +630,12 @@ def make_drain(receiver: Receiver, **options: Any) -> Drain:
     return Drain("default", transport(), worker=worker, seconds=None, until_idle=True, **options)
 
 
+def begin(drain: Drain) -> None:
+    """Let it begin what it may, as if it had heard of changes a moment ago, however slow we are."""
+    drain.next_control = time.monotonic() + 1
+    drain.begin()
+
+
 def test_nothing_begins_when_the_lease_would_end_before_the_post(
     receiver: Receiver, configure: Any
 ) -> None:
@@ -642,7 +648,7 @@ def test_nothing_begins_when_the_lease_would_end_before_the_post(
     [lane] = drain_.holdings.lanes.values()
     drain_.holdings.refill()
     lane.lease_end = time.monotonic() + 6.9  # less than TIMEOUT + 5
-    drain_.begin()
+    begin(drain_)
     assert drain_.in_flight == 0
     assert lane.leaving
     drain_.finish()
@@ -662,7 +668,7 @@ def test_a_worker_that_slept_through_its_leases_sends_nothing_twice(
     drain_.look()
     drain_.keep()
     drain_.holdings.refill()
-    drain_.begin()
+    begin(drain_)
     receiver.wait_for(1)
     past = db_now("default") - timedelta(seconds=1)
     Lane.objects.update(lease_until=past, claim_at=past)
@@ -710,7 +716,7 @@ def test_what_was_answered_is_written_although_a_step_fails_each_time(
     drain_ = make_drain(receiver)
     drain_.look()
     drain_.holdings.refill()
-    drain_.begin()
+    begin(drain_)
     assert drain_.in_flight == 3
     kept: list[float] = []
     original = drain_.keep
