@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest.mock import patch
 
 from tests.benchmarks.database import analyze, setup
@@ -79,28 +79,75 @@ def until_told() -> dict[str, Any]:
 def measured() -> Iterator[dict[str, Any]]:
     """Fill a dict with what the context cost, when it ends.
 
-    seconds; cpu: seconds of this process; server: seconds of the PostgreSQL process that serves it
+    seconds; cpu: seconds of this process; server: seconds of the PostgreSQL processes that serve it
     (None elsewhere); statements: how many it sent, but for COPY, BEGIN and COMMIT, which Django
     does not show; before, after: MiB of memory.
     """
     from django.db import connection
 
     connection.ensure_connection()
-    server = server_process(connection)
-    if server:
-        pin(server, other_cores())
-    found: dict[str, Any] = {"before": memory(), "statements": 0, "server": None}
-
-    def count(execute: Callable[..., Any], *arguments: Any) -> Any:
-        found["statements"] += 1
-        return execute(*arguments)
-
-    served = served_by(server) if server else None
-    with connection.execute_wrapper(count), Meter() as meter:
+    found: dict[str, Any] = {"before": memory()}
+    with Served() as served, Meter() as meter:
+        served.watch(connection)
         yield found
-    if server and served is not None:
-        found["server"] = served_by(server) - served
     found |= {"seconds": meter.seconds, "cpu": meter.cpu, "after": memory()}
+    found |= {"server": served.seconds, "statements": served.statements}
+
+
+class Served:
+    """What all connections of this process cost their PostgreSQL processes, while it lasts.
+
+    seconds: None where there is no such process on this machine.
+    """
+
+    def __init__(self) -> None:
+        self.statements = 0
+        self.seconds: float | None = None
+        #: Connections by identity, their server's pid, and its seconds as the watch began.
+        self._open: dict[int, tuple[Any, int, float]] = {}
+
+    def __enter__(self) -> Self:
+        from django.db.backends.base.base import BaseDatabaseWrapper
+        from django.db.backends.signals import connection_created
+
+        connection_created.connect(self._created)
+        plain = BaseDatabaseWrapper.close
+
+        def close(connection: Any) -> None:
+            self._ended(connection)
+            plain(connection)
+
+        self._patch = patch.object(BaseDatabaseWrapper, "close", close)
+        self._patch.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        from django.db.backends.signals import connection_created
+
+        connection_created.disconnect(self._created)
+        self._patch.stop()
+        for connection, _pid, _since in list(self._open.values()):
+            self._ended(connection)
+            connection.execute_wrappers.remove(self._count)
+
+    def watch(self, connection: Any) -> None:
+        connection.execute_wrappers.append(self._count)
+        if pid := server_process(connection):
+            pin(pid, other_cores())
+            self._open[id(connection)] = (connection, pid, served_by(pid))
+            self.seconds = self.seconds or 0.0
+
+    def _created(self, connection: Any, **named: Any) -> None:
+        self.watch(connection)
+
+    def _ended(self, connection: Any) -> None:
+        _, pid, since = self._open.pop(id(connection), (None, 0, 0.0))
+        if pid:
+            self.seconds = (self.seconds or 0.0) + served_by(pid) - since
+
+    def _count(self, execute: Callable[..., Any], *arguments: Any) -> Any:
+        self.statements += 1
+        return execute(*arguments)
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def _lane(**options: Any) -> Any:
 
 def _sent(lane: Any, delivery: Any) -> str:
     lane.buffer.append(replace(delivery, subscription_id=lane.id))
-    request = lane.request(lane.begin(SENT, uuid.UUID(int=0)))
+    request = lane.request(lane.begin(SENT, uuid.UUID(int=0)), 15.0)
     url = urlsplit(request.url)
     headers = "".join(f"{name}: {value}\n" for name, value in request.headers.items())
     return f"POST {url.path} HTTP/1.1\nHost: {url.netloc}\n{headers}\n{request.body.decode()}\n"

@@ -30,6 +30,7 @@ from webhooks import emit, signals
 from webhooks.clock import db_now
 from webhooks.crypto import Sealed
 from webhooks.engine import drain as drain_module
+from webhooks.engine import flushing
 from webhooks.engine import holdings as holdings_module
 from webhooks.engine.drain import Drain
 from webhooks.engine.worker import transport
@@ -763,13 +764,13 @@ def test_open_posts_never_exceed_what_the_settings_allow(
     receiver: Receiver, configure: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(CONCURRENCY=4, FLUSH_MAX=6)
-    monkeypatch.setattr(drain_module, "FLUSH_SECONDS", 30)
+    monkeypatch.setattr(flushing, "FLUSH_SECONDS", 30)
     subscribe(receiver)
     Lane.objects.update(latency_ms=20)
     emit_orders(100)
     drain_ = make_drain(receiver)
     most = 0
-    original = drain_.flush
+    original = drain_.flusher.flush
 
     def watch(**kwargs: Any) -> None:
         nonlocal most
@@ -777,7 +778,7 @@ def test_open_posts_never_exceed_what_the_settings_allow(
         most = max(most, sum(open_))
         original(**kwargs)
 
-    monkeypatch.setattr(drain_, "flush", watch)
+    monkeypatch.setattr(drain_.flusher, "flush", watch)
     drain_.run()
     assert 4 <= most <= 4 + 6
     assert states() == {"delivered": 100}

@@ -200,7 +200,8 @@ class TestLanes:
         assert len(transport._handles) <= transport.concurrency
         assert len(transport._by_fd) < 60
         assert len(transport._connections.idle) <= 4
-        assert [*transport._sending, *transport._dialling, *transport._watched] == []
+        assert [*transport._sending, *transport._dialling] == []
+        assert transport._watched.keys() <= transport._unwanted
 
 
 class TestTheCallersThread:

@@ -5,8 +5,8 @@ makes a batch wait. Whatever it has in memory may be lost at any moment: the row
 to be done, and leases give the lanes to somebody else.
 
 Lanes are taken and given back in :mod:`holdings`; who may begin is decided in :mod:`shares` and
-:mod:`pacing`, what an answer means in :mod:`outcome`, what follows in :mod:`retries`, and how it is
-written in :mod:`recorder`.
+:mod:`pacing`, what an answer means in :mod:`outcome`, what follows in :mod:`retries`; when it is
+written in :mod:`flushing`, and how in :mod:`recorder`.
 """
 
 from __future__ import annotations
@@ -18,39 +18,32 @@ import uuid
 from collections.abc import Callable
 from datetime import timedelta
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connections
+from django.db import connections
 
 from webhooks.clock import Clock
 from webhooks.conf import settings
 from webhooks.engine import replays
 from webhooks.engine.batches import Composer
 from webhooks.engine.fanout import BUSY, IDLE, fan_out
+from webhooks.engine.flushing import Flusher
 from webhooks.engine.handshakes import Handshakes
 from webhooks.engine.holdings import Holdings
-from webhooks.engine.lanes import HeldLane, Job
-from webhooks.engine.outcome import Verdict
+from webhooks.engine.lanes import Job
 from webhooks.engine.probes import Probes
-from webhooks.engine.recorder import Recorder, Result, conclude
+from webhooks.engine.recorder import conclude
 from webhooks.engine.shares import Shares
 from webhooks.engine.transactions import DATABASE_ERRORS
 from webhooks.engine.trials import SELDOM, Trials, Try
 from webhooks.engine.wake import LINGER, POLL, wake
-from webhooks.exceptions import IllegalStatusChange
-from webhooks.lifecycle import change_status
-from webhooks.models import Duty, Lane, Subscription, Worker
-from webhooks.models.subscription import Status
+from webhooks.models import Duty, Lane, Worker
 from webhooks.transports.base import INVALID_REQUEST, Response, Transport
 
 logger = logging.getLogger("webhooks")
 
-#: Results are written when there are FLUSH_MAX of them, or after so many seconds.
-FLUSH_SECONDS = 0.2
 #: So often a holder looks for changes that people made, and shows that it lives.
 CONTROL_SECONDS = 0.7
 #: A POST begins only when its lane's lease lasts so much longer than the POST can, in seconds.
 LEASE_MARGIN = 5.0
-#: After the database refused to write, so many seconds pass before the next try.
-WRITE_AGAIN = 1.0
 #: After a step that the database refused, in seconds: it may be away.
 RECOVERY = 0.5
 #: An idle worker stays when a lane becomes due within so many seconds: the next sweep may be up to
@@ -61,7 +54,7 @@ KINDS = (Handshakes(), Probes())
 
 
 class Drain:
-    """One worker at work. Everything that touches the database happens in the calling thread."""
+    """One worker at work, in the calling thread; only the flusher may have a second one write."""
 
     def __init__(
         self,
@@ -87,12 +80,11 @@ class Drain:
         self.composer = Composer(self.holdings)
         self.shares = Shares(transport.concurrency)
         self.trials = Trials(using, self.token, self.clock, transport, KINDS)
-        self.recorder = Recorder(using, self.token)
+        self.flusher = Flusher(using, self.token, self.holdings)
         self.rng = random.Random()  # noqa: S311
-        self.results: list[Result] = []
-        #: Results that the database refuses; they are tried again, apart from the others.
-        self.refused: list[Result] = []
         self.in_flight = 0
+        #: Whether anything began in this round.
+        self.began = False
         self.looked_in_vain = False
         self.in_grace = False
         self.handed_on = False
@@ -103,13 +95,8 @@ class Drain:
         self.idle_since = now
         self.next_look = now
         self.next_control = now
-        self.next_flush = now
         self.next_replay = now
         self.replaying = False
-        #: Results are left that wait for lanes which somebody has locked.
-        self.waits_for_locks = False
-        self.write_again_at = 0.0
-        self.refused_again_at = 0.0
 
     def run(self) -> bool:
         """Work until the slice ends, all is idle, or somebody says stop; True: there is more."""
@@ -133,7 +120,7 @@ class Drain:
             self.composer.compose,
             self.begin,
             lambda: self.take_in(self.patience()),
-            self.flush,
+            lambda: self.flusher.flush(idle=not self.in_flight and not self.began),
         )
 
     def take_steps(self, *steps: Callable[[], object]) -> None:
@@ -158,7 +145,7 @@ class Drain:
             return True
         if now >= self.soft_end:
             return self.is_over_after_grace(now)
-        if self.holdings or self.results or self.trials.is_busy:
+        if self.holdings or self.flusher.unwritten or self.trials.is_busy:
             self.idle_since = now
             return False
         if self.until_idle:
@@ -185,7 +172,7 @@ class Drain:
     def look(self) -> None:
         """Look for new events and ready lanes: at once while there are some, else every POLL."""
         now = time.monotonic()
-        if now < self.next_look or now < self.write_again_at:
+        if now < self.next_look or self.flusher.is_stopped:
             return
         busy = self.in_flight or self.holdings.ready
         found = fan_out(self.using, room=BUSY if busy else IDLE)
@@ -230,19 +217,20 @@ class Drain:
 
     def begin(self) -> None:
         """Begin POSTs: as many as slots, shares and unwritten results allow."""
+        self.began = False
         now = time.monotonic()
         slots = self.transport.concurrency
-        unwritten = len(self.results) + len(self.refused)
         free = min(
             slots - self.in_flight - self.trials.in_flight,
-            slots + settings.FLUSH_MAX - self.in_flight - unwritten,
+            slots + settings.FLUSH_MAX - self.in_flight - self.flusher.unwritten,
         )
-        if free <= 0 or not self.holdings.ready or now < self.write_again_at:
+        if free <= 0 or not self.holdings.ready or self.flusher.is_stopped:
             return
         if now >= self.next_control + 0.3:
             return  # changes must be heard of first: nothing begins a second after a commit
         started_at = self.clock.now()
-        safe = now + settings.TIMEOUT + LEASE_MARGIN
+        timeout = float(settings.TIMEOUT)
+        safe = now + timeout + LEASE_MARGIN
         for lane in self.shares.choose(
             self.holdings.ready,
             self.holdings.lanes.values(),
@@ -259,10 +247,11 @@ class Drain:
             if time.monotonic() > now + LEASE_MARGIN / 2:
                 return  # this process was stopped for a while: look at everything again
             job = lane.begin(started_at, self.token)
+            self.began = True
             self.in_flight += 1
             self.shares.began(job)
             try:
-                self.transport.start(job, lane.request(job))
+                self.transport.start(job, lane.request(job, timeout))
             except Exception:
                 # What cannot even be rendered fails like any other try, and harms nobody else.
                 logger.exception("%s of %s cannot be sent", job.delivery.id, lane.id)
@@ -271,17 +260,12 @@ class Drain:
 
     def patience(self) -> float:
         """How long to wait for answers, in seconds: until there is something else to do."""
-        now = time.monotonic()
-        wait = self.next_look - now
-        if self.results:
-            # Nothing in flight: nothing more will come, so write now.
-            later = self.in_flight or self.waits_for_locks
-            wait = min(wait, self.next_flush - now) if later else 0.0
+        if self.flusher.is_stopped:
+            return POLL
         if self.holdings.ends_more() or self.composer.has_more():
-            wait = 0.0
-        if now < self.write_again_at:
-            wait = POLL
-        return max(0.0, wait)
+            return 0.0
+        until_look = self.next_look - time.monotonic()
+        return max(0.0, min(until_look, self.flusher.patience(self.in_flight)))
 
     def take_in(self, wait: float) -> None:
         """Take in the answers that came, and wait up to ``wait`` seconds for the first."""
@@ -299,9 +283,7 @@ class Drain:
             self.hear_at_once()  # it may end or rest the whole lane
         lane = self.holdings.lanes[job.lane_id]
         self.shares.ended(job)
-        flush_at = time.monotonic() + FLUSH_SECONDS
-        self.next_flush = min(self.next_flush, flush_at) if self.results else flush_at
-        self.results.append(conclude(lane, job, response, self.clock, self.rng))
+        self.flusher.add(conclude(lane, job, response, self.clock, self.rng))
 
     def hear_at_once(self) -> None:
         """Hear of changes now: what was answered may be another endpoint's than the present one."""
@@ -309,80 +291,6 @@ class Drain:
             self.holdings.hear()
         except DATABASE_ERRORS:
             logger.exception("Changes could not be heard of; going by what is known.")
-
-    def flush(self, *, final: bool = False) -> None:
-        """Write results when there are enough, when the oldest waits too long, or when nothing else
-        is up; and let go of the lanes that are done then."""
-        now = time.monotonic()
-        if now < self.write_again_at:
-            return
-        if self.refused and now >= self.refused_again_at:
-            self.results = self.refused + self.results
-            self.refused = []
-        enough = len(self.results) >= settings.FLUSH_MAX
-        is_due = enough or now >= self.next_flush or not self.in_flight or final
-        batch = self.results if is_due else []
-        done = self.holdings.done_after({result.job.delivery.id for result in batch})
-        if batch or done:
-            self.write(batch, done)
-
-    # Writing
-
-    def write(self, batch: list[Result], done: list[HeldLane]) -> None:
-        """Write and let go. What the database does not take is kept, and written again later."""
-        try:
-            self.write_together(batch, done)
-        except (OperationalError, InterfaceError):
-            self.write_again_at = time.monotonic() + WRITE_AGAIN
-            logger.exception("%d results could not be written; trying again.", len(batch))
-        except DatabaseError:
-            logger.exception("%d results were refused; writing lane by lane.", len(batch))
-            self.write_apart(batch, done)
-
-    def write_apart(self, batch: list[Result], done: list[HeldLane]) -> None:
-        """Find the lanes whose rows the database refuses, and let all others go on.
-
-        Those begin nothing more: what cannot be recorded is sent once for each lease at most. Their
-        results are tried again after a while.
-        """
-        self.refused_again_at = time.monotonic() + WRITE_AGAIN
-        for pk in {result.job.lane_id for result in batch}:
-            lane = self.holdings.lanes[pk]
-            own = [result for result in batch if result.job.lane_id == pk]
-            try:
-                self.write_together(own, [lane] if lane in done else [])
-            except DATABASE_ERRORS:
-                lane.leave()
-                self.refused += own
-                self.results = [result for result in self.results if result not in own]
-
-    def write_together(self, batch: list[Result], done: list[HeldLane]) -> None:
-        paced = [lane for lane in self.holdings.lanes.values() if lane.paced]
-        written = self.recorder.write(batch, paced, done)
-        ids = set(map(id, written.results))
-        self.results = [result for result in self.results if id(result) not in ids]
-        if batch:
-            self.waits_for_locks = any(result.job.lane_id in written.busy for result in batch)
-            if self.waits_for_locks:
-                self.next_flush = time.monotonic() + POLL
-        for result in written.results:
-            self.holdings.lanes[result.job.lane_id].open.discard(result.job.delivery.id)
-        self.holdings.freed([lane for lane in done if lane.id not in written.busy])
-        self.holdings.lose(written.lost & self.holdings.lanes.keys())
-        gone = [each.job for each in written.results if each.outcome.verdict is Verdict.GONE]
-        for pk, url in {(job.lane_id, job.url) for job in gone}:
-            self.unsubscribe(pk, url)
-
-    def unsubscribe(self, subscription_id: str, url: str) -> None:
-        """The endpoint answered ``410 Gone``; url: which one."""
-        found = Subscription.objects.using(self.using).filter(pk=subscription_id, callback_url=url)
-        subscription = found.first()
-        if subscription is None:
-            return
-        try:
-            change_status(subscription, Status.UNSUBSCRIBED, reason="gone")
-        except (IllegalStatusChange, Subscription.DoesNotExist):
-            logger.info("%s answered 410 Gone, but had ended already.", subscription_id)
 
     # Coming and going
 
@@ -408,6 +316,14 @@ class Drain:
 
     def finish(self) -> None:
         """End what is in flight, write it, and give every lane back."""
+        try:
+            self.end_what_is_open()
+        finally:
+            self.flusher.close()
+        if self.sitting:
+            Duty.objects.using(self.using).relieve(Duty.Name.SITTER, self.token)
+
+    def end_what_is_open(self) -> None:
         self.holdings.let_all_go()
         deadline = time.monotonic() + settings.TIMEOUT + LEASE_MARGIN
         while time.monotonic() < deadline and (
@@ -416,16 +332,8 @@ class Drain:
             wait = 0.1 if self.in_flight or self.trials.is_busy else 0.0
             self.take_steps(
                 lambda wait=wait: self.take_in(wait),  # type: ignore[misc]
-                lambda: self.flush(final=not self.in_flight),
+                lambda: self.flusher.flush(idle=not self.in_flight, final=not self.in_flight),
                 self.trials.settle,
             )
-            if self.refused or time.monotonic() < self.write_again_at:
+            if self.flusher.is_stuck:
                 time.sleep(0.1)
-        if self.results or self.refused:
-            logger.error(
-                "%d results could not be written; their deliveries are sent again when the leases "
-                "end.",
-                len(self.results) + len(self.refused),
-            )
-        if self.sitting:
-            Duty.objects.using(self.using).relieve(Duty.Name.SITTER, self.token)

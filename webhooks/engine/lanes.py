@@ -160,6 +160,9 @@ class HeldLane:
             logger.error("%s cannot be signed for, and waits: %s", subscription.pk, error)
             self.keys = []  # none without the headers either
             self.rest_unsigned(now)
+        #: The keys alone, where none of them ends.
+        lasting = all(end is None for _key, end in self.keys)
+        self._lasting = [key for key, _end in self.keys] if lasting else None
         rests = self.row.paused_until is not None and self.row.paused_until > now
         if not self.active or rests:
             self.leave()
@@ -231,6 +234,8 @@ class HeldLane:
 
     def live_keys(self, at: datetime) -> list[bytes]:
         """The keys that sign at ``at`` (database time), newest first."""
+        if self._lasting is not None:
+            return self._lasting
         return [key for key, end in self.keys if end is None or end > at]
 
     def inherit(self, former: HeldLane) -> None:
@@ -245,32 +250,28 @@ class HeldLane:
         former.leave()
 
     @sensitive_variables()
-    def request(self, job: Job) -> Request:
-        """The signed POST of a job. Raises what the format raises for what it cannot render."""
+    def request(self, job: Job, timeout: float) -> Request:
+        """The signed POST of a job. Raises what the format raises for what it cannot render.
+
+        timeout: seconds for all of it.
+        """
         parcel = job.delivery.parcel
         format_ = get_format(self.subscription.format if parcel is None else parcel.format)
         if parcel is None:
             body = format_.body(record(job.delivery, thin=self.thin))
         elif not (body := parcel.body):
             raise ValueError(f"{parcel.message_id} could not be rendered.")
-        keys = self.live_keys(job.started_at)
-        return Request(
-            lane=self.id,
-            url=job.url,
-            headers=combined(
-                self.custom_headers,
-                format_.headers(
-                    job.delivery.webhook_id,
-                    int(job.started_at.timestamp()),
-                    body,
-                    keys,
-                    url=self.signed_url,
-                    batch=parcel is not None and parcel.batch,
-                ),
-            ),
-            body=body,
-            timeout=float(settings.TIMEOUT),
+        headers = format_.headers(
+            job.delivery.webhook_id,
+            int(job.started_at.timestamp()),
+            body,
+            self.live_keys(job.started_at),
+            url=self.signed_url,
+            batch=parcel is not None and parcel.batch,
         )
+        if self.custom_headers:
+            headers = combined(self.custom_headers, headers)
+        return Request(job.lane_id, job.url, headers, body, timeout)
 
     def ended(self, job: Job, elapsed_ms: float) -> None:
         """A POST has its answer; it stays open until that is written."""

@@ -47,6 +47,10 @@ class Result:
     answered_at: datetime
     next_try_at: datetime | None = None
 
+    @property
+    def is_acknowledged(self) -> bool:
+        return self.decision.state is State.DELIVERED
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -117,25 +121,37 @@ class Recorder:
     def write(
         self, results: Sequence[Result], lanes: Sequence[HeldLane], releasing: Sequence[HeldLane]
     ) -> Written:
-        """Write results, the lanes' pacing, and free those of ``releasing``; one transaction.
+        """Write results, the lanes' pacing, and free those of ``releasing``; one transaction. Then
+        tell the host's receivers.
 
         Raises DatabaseError or InterfaceError where the database does not take it; then nothing
         was written.
         """
+        written = self.record(results, lanes, releasing)
+        self.tell(written)
+        return written
+
+    def record(
+        self, results: Sequence[Result], lanes: Sequence[HeldLane], releasing: Sequence[HeldLane]
+    ) -> Written:
+        """As :meth:`write`, and nobody is told yet. Without lanes, and with acknowledgements alone,
+        it may be called from any thread."""
         concerned = {lane.id: lane for lane in lanes if lane.paced}
         concerned.update((lane.id, lane) for lane in releasing)
         ids = set(concerned) | {
-            result.job.lane_id
-            for result in results
-            if result.outcome.verdict is not Verdict.DELIVERED
+            result.job.lane_id for result in results if not result.is_acknowledged
         }
         free = {lane.id for lane in releasing}
         written = atomically(self._using, lambda: self._write(results, concerned, ids, free))
         for pk in concerned.keys() - written.busy:
             concerned[pk].paced = False
-        # A failure that was not applied, because the lane was lost, did not happen.
-        _tell(written.applied)
         return written
+
+    @staticmethod
+    def tell(written: Written) -> None:
+        """Tell the host's receivers what was written. A failure that was not applied, because the
+        lane was lost, did not happen."""
+        _tell(written.applied)
 
     def _write(
         self,
@@ -151,20 +167,12 @@ class Recorder:
         held = lanes.filter(token=self._token, pk__any=missing)
         busy = set(held.values_list("pk", flat=True)) if missing else set()
         # Acknowledgements need no lane; failures wait for theirs, and nobody waits with them.
-        results = [
-            each
-            for each in results
-            if each.decision.state is State.DELIVERED or each.job.lane_id not in busy
-        ]
+        results = [each for each in results if each.is_acknowledged or each.job.lane_id not in busy]
         DeliveryAttempt.objects.using(self._using).append(_attempt(result) for result in results)
-        acknowledged = [each for each in results if each.decision.state is State.DELIVERED]
+        acknowledged = [each for each in results if each.is_acknowledged]
         self._settle(acknowledged)
         failed = self._unchanged(
-            [
-                each
-                for each in results
-                if each.decision.state is not State.DELIVERED and each.job.lane_id in mine
-            ]
+            [each for each in results if not each.is_acknowledged and each.job.lane_id in mine]
         )
         self._settle([each for each in failed if each.decision.state is not State.PENDING])
         self._reschedule([each for each in failed if each.decision.state is State.PENDING])
@@ -294,7 +302,7 @@ def _tally(results: Sequence[Result], applied: set[int]) -> Tally:
     tally = Tally()
     for result in results:
         job = result.job
-        delivered = result.decision.state is State.DELIVERED
+        delivered = result.is_acknowledged
         if job.delivery.parcel is not None:
             tally.count_batch(
                 job.delivery.parcel.types,

@@ -368,7 +368,7 @@ def _in_allowed_networks(ip: str | Address, policy: Policy) -> bool:
 def current_policy() -> Policy:
     """The settings as they are now. Raises ValueError for a network that is no CIDR text."""
     given = settings.given()  # one look at them: this runs for each POST
-    allow_http, ports, networks, denied = (given.get(key, DEFAULTS[key]) for key in POLICY)
+    allow_http, ports, networks, denied = [given.get(key, DEFAULTS[key]) for key in POLICY]
     return _policy(
         bool(allow_http),
         None if ports == "any" else tuple(ports),

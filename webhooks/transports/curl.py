@@ -68,7 +68,8 @@ class CurlTransport(Transport):
         super().__init__(concurrency=concurrency)
         self._ca_file = self.ca_file or requests.utils.DEFAULT_CA_BUNDLE_PATH
         self._multi: Any = None
-        self._handles: list[Handle] = []
+        #: Those that carry nothing, the longest idle first.
+        self._handles: dict[Handle, None] = {}
         self._sending: dict[Handle, Post] = {}
         self._dialling: set[Post] = set()
         self._waiting: deque[tuple[Hashable, Request]] = deque()
@@ -126,7 +127,9 @@ class CurlTransport(Transport):
         has_epoll = hasattr(select, "epoll")
         self._poll: Any = select.epoll() if has_epoll else select.poll()
         self._unit = 1.0 if has_epoll else 1000.0
-        self._watched: set[int] = set()
+        #: Sockets that are polled, for what, and whose they are; those that need no more of it.
+        self._watched: dict[int, tuple[int, Connection | None]] = {}
+        self._unwanted: set[int] = set()
         #: The last connection that had this number; as many as the process may open files.
         self._by_fd: dict[int, Connection] = {}
         self._bell = self._dialler.bell.fileno()
@@ -168,12 +171,12 @@ class CurlTransport(Transport):
         self._send(post, connection)
 
     def _send(self, post: Post, connection: Connection) -> None:
-        handle = self._handles.pop() if self._handles else Handle(self._ca_file, self._by_fd)
+        handle = self._handle(connection)
         post.connection = connection
         try:
             handle.load(post, connection)
         except Exception as error:  # noqa: BLE001 - one POST fails, the others go on
-            self._handles.append(handle)
+            self._handles[handle] = None
             self._connections.put(connection, usable=False)
             post.drop_socket()
             self._refuse(post.tag, post.started, error)
@@ -182,6 +185,18 @@ class CurlTransport(Transport):
         self._next_deadline = min(self._next_deadline, post.deadline)
         self._multi.add_handle(handle.curl)
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+
+    def _handle(self, connection: Connection) -> Handle:
+        """A handle that carries nothing: the one that knows the connection, if it is free."""
+        handle: Handle | None = connection.handle
+        if handle is None or handle not in self._handles:
+            handle = next(iter(self._handles), None)
+        if handle is None:
+            handle = Handle(self._ca_file, self._by_fd)
+        else:
+            del self._handles[handle]
+        connection.handle = handle
+        return handle
 
     def _refuse(self, tag: Hashable, started: float, error: Exception) -> None:
         failed = refusal(error)
@@ -205,7 +220,7 @@ class CurlTransport(Transport):
             connection.multiplexed = version == pycurl.CURL_HTTP_VERSION_2_0
         self._connections.put(connection, usable=usable)
         unsent = code == pycurl.E_COULDNT_CONNECT and not handle.curl.getinfo(pycurl.REQUEST_SIZE)
-        self._handles.append(handle)
+        self._handles[handle] = None
         if unsent and not post.fresh:
             self._dial(post)  # libcurl had closed that connection meanwhile
             return
@@ -222,6 +237,7 @@ class CurlTransport(Transport):
         self._reap()  # an answer may come at once: then no socket will tell of it
         until = min(self._timer, self._next_deadline) - time.monotonic()
         wait = 0.0 if self._results else max(0.0, min(wait, until, MAX_WAIT))
+        self._unwatch()
         for fd, events in self._poll.poll(wait * self._unit):
             if fd == self._bell:
                 for post, result in self._dialler.collect():
@@ -241,8 +257,8 @@ class CurlTransport(Transport):
     def _move(self, fd: int, events: int) -> None:
         """Let libcurl read and write. A flood that no callback hears of, chunk extensions or frames
         without end, is cut here."""
-        if fd not in self._watched:
-            return  # closed since the events were read
+        if fd not in self._watched or fd in self._unwanted:
+            return  # done with since the events were read
         ready = pycurl.CSELECT_OUT if events & select.POLLOUT else 0
         if events & ~select.POLLOUT:  # errors are found by reading
             ready |= pycurl.CSELECT_IN
@@ -282,16 +298,32 @@ class CurlTransport(Transport):
         self._next_deadline = min(deadlines, default=float("inf"))
 
     def _watch(self, what: int, fd: int, multi: Any, data: Any) -> None:
-        """libcurl wants to hear of a socket, or no more."""
+        """libcurl wants to hear of a socket, or no more.
+
+        No more is what it says after each POST. The next one on that connection often begins before
+        anything is polled again; then nothing is to be done.
+        """
         if what == pycurl.POLL_REMOVE:
-            self._watched.discard(fd)
-            with contextlib.suppress(OSError, KeyError):  # closed by now
-                self._poll.unregister(fd)
-        elif fd in self._watched:
-            self._poll.modify(fd, EVENTS[what])
-        else:
-            self._watched.add(fd)
-            self._poll.register(fd, EVENTS[what])
+            self._unwanted.add(fd)
+            return
+        wanted = (EVENTS[what], self._by_fd.get(fd))
+        known = self._watched.get(fd)
+        self._unwanted.discard(fd)
+        if known == wanted:
+            return
+        self._watched[fd] = wanted
+        if known is not None and known[1] is wanted[1]:
+            self._poll.modify(fd, wanted[0])
+        else:  # new, or a closed one had this number: closing has ended its watch
+            self._poll.register(fd, wanted[0])
+
+    def _unwatch(self) -> None:
+        """Poll no more what libcurl does not want to hear of."""
+        for fd in self._unwanted:
+            if self._watched.pop(fd, None) is not None:
+                with contextlib.suppress(OSError, KeyError):  # closed by now
+                    self._poll.unregister(fd)
+        self._unwanted.clear()
 
     def _set_timer(self, milliseconds: int) -> None:
         """libcurl wants to be called after so long; -1: not at all."""

@@ -40,7 +40,17 @@ class Connection:
 
     #: As urllib3 has it; nothing of ours waits in a TLS layer.
     sock = None
-    __slots__ = ("broken", "connect_to", "fd", "key", "multiplexed", "received", "streams")
+    __slots__ = (
+        "_ear",
+        "broken",
+        "connect_to",
+        "fd",
+        "handle",
+        "key",
+        "multiplexed",
+        "received",
+        "streams",
+    )
 
     def __init__(self, key: Hashable) -> None:
         number = next(_numbers) & 0xFFFFFFFF
@@ -52,14 +62,18 @@ class Connection:
         self.received = 0
         self.multiplexed = False
         self.broken = False
+        #: What carried its last POST, and is told less for the next one.
+        self.handle: Any = None
+        self._ear: select.poll | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether it is silent, as urllib3 asks. Readable while idle means closed by the peer, or
         an answer that nobody asked for."""
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        return not poll.poll(0)
+        if self._ear is None:
+            self._ear = select.poll()
+            self._ear.register(self.fd, select.POLLIN)
+        return not self._ear.poll(0)
 
     def close(self) -> None:
         """Nothing: libcurl closes what it has not used for long, and what it finds dead."""

@@ -89,6 +89,9 @@ class Handle:
         self._by_fd = by_fd
         self.answer = Answer()
         self.post: Post | None = None
+        #: What it was told last, and need not be told again.
+        self._url = self._method = ""
+        self._connect_to: list[str] = []
         self.curl = curl = pycurl.Curl()
         curl.handle = self
         for option, value in (
@@ -124,10 +127,17 @@ class Handle:
         self.post = post
         self.answer.clear()
         request, target, curl = post.request, post.target, self.curl
-        curl.setopt(pycurl.URL, f"{target.scheme}://{target.host}:{target.port}{target.path}")
-        curl.setopt(pycurl.CONNECT_TO, connection.connect_to)
+        url = f"{target.scheme}://{target.host}:{target.port}{target.path}"
+        if url != self._url:
+            curl.setopt(pycurl.URL, url)
+            self._url = url
+        if connection.connect_to is not self._connect_to:
+            curl.setopt(pycurl.CONNECT_TO, connection.connect_to)
+            self._connect_to = connection.connect_to
+        if request.method != self._method:
+            curl.setopt(pycurl.CUSTOMREQUEST, request.method)
+            self._method = request.method
         curl.setopt(pycurl.POSTFIELDS, request.body)
-        curl.setopt(pycurl.CUSTOMREQUEST, request.method)
         curl.setopt(pycurl.HTTPHEADER, post.headers)
 
     def _open_socket(self, purpose: int, address: Any) -> Any:

@@ -56,6 +56,8 @@ RESERVED_HEADERS: Final = frozenset(
         "upgrade",
     )
 )
+#: Who sends the POSTs, unless the subscriber's own headers say something else.
+USER_AGENT: Final = f"django-webhook-delivery/{webhooks.__version__}"
 HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, token
 HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, field-value
 #: What requests, urllib3 and http.client raise over an answer that they cannot parse.
@@ -140,7 +142,7 @@ def _header_name(name: str) -> str:
 def sendable_headers(request: Request) -> dict[str, str]:
     """All headers but ``Host``. Raises PostFailed for those that are no headers or are ours."""
     headers: dict[str, str] = {}
-    agent = f"django-webhook-delivery/{webhooks.__version__}"
+    agent = USER_AGENT
     for name, value in request.headers.items():
         lower = _header_name(name)
         if not (isinstance(value, str) and HEADER_VALUE.fullmatch(value)):
