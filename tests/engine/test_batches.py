@@ -24,7 +24,7 @@ from tests.world import (
 )
 from webhooks import emit, emit_many, lifecycle, signals
 from webhooks.clock import db_now
-from webhooks.engine import lanes
+from webhooks.engine import leases
 from webhooks.engine.freezing import MembersChanged, freeze
 from webhooks.engine.lanes import HeldLane
 from webhooks.engine.parcels import draft, new_message, read
@@ -441,7 +441,7 @@ def test_nothing_is_frozen_after_a_change_that_its_holder_has_not_heard_of(
     emit_orders(2)
     fan_out_all()
     token = uuid.uuid4()
-    [lane] = lanes.claim("default", token, limit=1, now=db_now("default"))
+    [lane] = leases.claim("default", token, limit=1, now=db_now("default"))
     made = draft(
         new_message(subscription, db_now("default")), read("default", subscription_id=lane.id)
     )
@@ -459,7 +459,7 @@ def test_a_batch_that_lost_a_member_is_not_frozen(receiver: Receiver) -> None:
     emit_orders(2)
     fan_out_all()
     token = uuid.uuid4()
-    [lane] = lanes.claim("default", token, limit=1, now=db_now("default"))
+    [lane] = leases.claim("default", token, limit=1, now=db_now("default"))
     deliveries = read("default", subscription_id=lane.id)
     made = draft(new_message(subscription, db_now("default")), deliveries)
     Delivery.objects.filter(pk=deliveries[0].id).settle(State.CANCELLED, now=db_now("default"))

@@ -11,10 +11,10 @@ from django.db import IntegrityError, transaction
 
 from tests.world import Receiver, emit_orders, fan_out_all, subscribe
 from webhooks.clock import Clock, db_now
-from webhooks.engine import housekeeping
-from webhooks.engine import lanes as leases
+from webhooks.engine import housekeeping, leases
 from webhooks.engine.holdings import Holdings
 from webhooks.engine.transactions import atomically
+from webhooks.formats.signing import decode_secret
 from webhooks.lifecycle import change_status, rotate_secret
 from webhooks.models import Delivery, Duty, Lane, Subscription
 from webhooks.models.lane import LaneQuerySet
@@ -253,7 +253,7 @@ def test_a_reload_never_takes_old_secrets_with_a_new_control(
     if lane.control != Lane.objects.controls(ME)[lane.id]:
         leases.reload("default", ME, [lane], db_now("default"))  # as the holder does, in a second
     newest = subscription.secrets.order_by("-pk")[0]
-    assert lane.keys[0][0] == leases.decode_secret(newest.value.reveal())
+    assert lane.keys[0][0] == decode_secret(newest.value.reveal())
 
 
 def test_a_suspended_lane_is_not_claimable_until_it_is_resumed(receiver: Receiver) -> None:

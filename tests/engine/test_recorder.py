@@ -15,7 +15,7 @@ from django.db import connection
 from tests.world import Receiver, emit_orders, fan_out_all, states, subscribe
 from webhooks import signals
 from webhooks.clock import Clock, db_now
-from webhooks.engine import lanes as leases
+from webhooks.engine import leases
 from webhooks.engine.recorder import Recorder, Result, conclude
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryStats, Lane, Subscription
 from webhooks.models.lane import LaneQuerySet

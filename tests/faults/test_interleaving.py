@@ -16,8 +16,7 @@ import pytest
 from tests.faults.interleaving import Stage, orders
 from tests.world import Receiver, emit_orders, fan_out_all, subscribe
 from webhooks.clock import Clock, db_now
-from webhooks.engine import housekeeping
-from webhooks.engine import lanes as leases
+from webhooks.engine import housekeeping, leases
 from webhooks.engine.fanout import fan_out
 from webhooks.engine.recorder import Recorder, conclude
 from webhooks.engine.transactions import atomically

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from webhooks.clock import Clock
 from webhooks.conf import settings
-from webhooks.engine import lanes as leases
+from webhooks.engine import leases
 from webhooks.engine.lanes import HeldLane
 from webhooks.engine.retiming import retime_some
 from webhooks.engine.transactions import atomically

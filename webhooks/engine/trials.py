@@ -25,7 +25,7 @@ from django.db.models import F
 from webhooks.access import Entitlements
 from webhooks.clock import Clock, db_now
 from webhooks.conf import settings
-from webhooks.engine.lanes import secrets_of
+from webhooks.engine.leases import secrets_of
 from webhooks.engine.outcome import Outcome, Verdict, judge
 from webhooks.engine.transactions import DATABASE_ERRORS, atomically
 from webhooks.engine.wake import POLL

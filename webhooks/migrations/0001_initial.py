@@ -246,7 +246,7 @@ class Migration(migrations.Migration):
                 ('settled_at', models.DateTimeField(blank=True, null=True, verbose_name='ended at')),
                 ('event', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.event')),
                 ('subscription', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.subscription')),
-                ('message', models.ForeignKey(blank=True, help_text='The batch or digest page that it travels in.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='members', to='webhooks.message')),
+                ('message', models.ForeignKey(blank=True, db_index=False, help_text='The batch or digest page that it travels in.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='members', to='webhooks.message')),
             ],
             options={
                 'verbose_name': 'delivery',
@@ -363,6 +363,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='delivery',
             index=models.Index(fields=['subscription', 'id'], name='webhooks_delivery_of'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=models.Index(condition=models.Q(('message__isnull', False)), fields=['message'], name='webhooks_delivery_sent_in'),
         ),
         migrations.AddIndex(
             model_name='delivery',

@@ -236,6 +236,7 @@ class Delivery(models.Model):
         null=True,
         blank=True,
         related_name="members",
+        db_index=False,  # most are in none: see the index below
         help_text=_("The batch or digest page that it travels in."),
     )
     clock_stopped_ms = models.PositiveBigIntegerField(
@@ -269,6 +270,11 @@ class Delivery(models.Model):
                 name="webhooks_delivery_due",
             ),
             models.Index(fields=["subscription", "id"], name="webhooks_delivery_of"),
+            models.Index(
+                fields=["message"],
+                condition=models.Q(message__isnull=False),
+                name="webhooks_delivery_sent_in",
+            ),
             models.Index(
                 fields=["settled_at"],
                 condition=models.Q(state=State.DEAD),
