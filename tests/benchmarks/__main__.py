@@ -20,7 +20,7 @@ from tests.benchmarks.sending import TRANSPORTS, missing
 #: In the order of the table; each is a module here with a ``measure(options)``.
 BENCHMARKS = (
     *("senders", "emit", "fanout", "drain", "snapshot", "slow", "hanging", "backlog"),
-    *("batches", "memory", "pages", "latency", "references"),
+    *("batches", "workers", "memory", "pages", "latency", "references"),
 )
 #: --quick leaves them out, unless they are asked for by name.
 LONG = ("references",)

@@ -31,6 +31,19 @@ def until_idle() -> dict[str, Any]:
     return found | {"fan_out": fanned_out}
 
 
+def from_then_on(begin: float) -> dict[str, Any]:
+    """From a moment on (``time.time()``), deliver all that is due, beside other workers."""
+    setup()
+    from webhooks.engine.worker import transport, work
+
+    transport()
+    with measured(pinned=False) as found:
+        time.sleep(max(0.0, begin - time.time()))
+        work(seconds=None, slots=None, until_idle=True, should_stop=lambda: False)
+        found["ended"] = time.time()
+    return found
+
+
 def fan_out_all() -> dict[str, Any]:
     """Fan out until the outbox is empty."""
     setup()
@@ -76,18 +89,20 @@ def until_told() -> dict[str, Any]:
 
 
 @contextmanager
-def measured() -> Iterator[dict[str, Any]]:
+def measured(*, pinned: bool = True) -> Iterator[dict[str, Any]]:
     """Fill a dict with what the context cost, when it ends.
 
     seconds; cpu: seconds of this process; server: seconds of the PostgreSQL processes that serve it
     (None elsewhere); statements: how many it sent, but for COPY, BEGIN and COMMIT, which Django
     does not show; before, after: MiB of memory.
+
+    pinned: the servers run where this process does not.
     """
     from django.db import connection
 
     connection.ensure_connection()
     found: dict[str, Any] = {"before": memory()}
-    with Served() as served, Meter() as meter:
+    with Served(pinned) as served, Meter() as meter:
         served.watch(connection)
         yield found
     found |= {"seconds": meter.seconds, "cpu": meter.cpu, "after": memory()}
@@ -100,8 +115,9 @@ class Served:
     seconds: None where there is no such process on this machine.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pinned: bool) -> None:
         self.statements = 0
+        self._pinned = pinned
         self.seconds: float | None = None
         #: Connections by identity, their server's pid, and its seconds as the watch began.
         self._open: dict[int, tuple[Any, int, float]] = {}
@@ -133,7 +149,8 @@ class Served:
     def watch(self, connection: Any) -> None:
         connection.execute_wrappers.append(self._count)
         if pid := server_process(connection):
-            pin(pid, other_cores())
+            if self._pinned:
+                pin(pid, other_cores())
             self._open[id(connection)] = (connection, pid, served_by(pid))
             self.seconds = self.seconds or 0.0
 

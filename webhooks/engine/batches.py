@@ -90,7 +90,7 @@ class Composer:
         now = time.monotonic()
         found = [
             lane
-            for lane in self._holdings.lanes.values()
+            for lane in self._holdings.apart.values()
             if (lane.batching or lane.frozen or lane.reshaped)
             and not lane.leaving
             and not (lane.discards or lane.retimes)
@@ -99,7 +99,7 @@ class Composer:
         ]
         if not found:
             return found
-        if sum(lane.waiting_bytes() for lane in self._holdings.lanes.values()) > BODIES:
+        if sum(lane.waiting_bytes() for lane in self._holdings.apart.values()) > BODIES:
             found = [lane for lane in found if not lane.is_slow(now) or not lane.buffer]
         return sorted(found, key=lambda lane: lane.composed_at)
 

@@ -24,7 +24,7 @@ from webhooks.clock import Clock
 from webhooks.conf import settings
 from webhooks.engine import replays
 from webhooks.engine.batches import Composer
-from webhooks.engine.fanout import BUSY, IDLE, fan_out
+from webhooks.engine.fanout import BUSY, IDLE, FannedOut, fan_out
 from webhooks.engine.flushing import Flusher
 from webhooks.engine.handshakes import Handshakes
 from webhooks.engine.holdings import Holdings
@@ -93,7 +93,9 @@ class Drain:
         now = time.monotonic()
         self.soft_end = now + seconds if seconds is not None else float("inf")
         self.idle_since = now
-        self.next_look = now
+        self.next_look = self.next_whole_look = now
+        #: The last claim left some.
+        self.more_lanes = False
         self.next_control = now
         self.next_replay = now
         self.replaying = False
@@ -175,7 +177,12 @@ class Drain:
         if now < self.next_look or self.flusher.is_stopped:
             return
         busy = self.in_flight or self.holdings.ready
-        found = fan_out(self.using, room=BUSY if busy else IDLE)
+        # While lanes are claimed in one look after the other, events wait for their turn.
+        whole = now >= self.next_whole_look or not self.more_lanes
+        found = FannedOut()
+        if whole:
+            found = fan_out(self.using, room=BUSY if busy else IDLE)
+            self.next_whole_look = now if found.more else now + POLL
         # Between two batches of a replay the others go on, where there are any.
         replaying = False
         if not busy or now >= self.next_replay:
@@ -183,12 +190,13 @@ class Drain:
             self.next_replay = time.monotonic() + (POLL if replaying else SELDOM)
         if self.replaying:
             self.idle_since = now  # a suspended lane's replay makes nothing that could be claimed
-        claimed, more = self.holdings.claim(fast_only=self.in_grace)
+        claimed, more = self.holdings.claim(fast_only=self.in_grace, sure=self.more_lanes)
+        self.more_lanes = more
         self.holdings.look_again()
         free = self.transport.concurrency - self.in_flight - self.trials.in_flight
         # Endpoints that nobody knows may be slow: they begin nothing in the grace.
         proving = not self.in_grace and self.trials.look(free)
-        if not (found.more or more or replaying):
+        if whole and not (found.more or more or replaying):
             self.next_look = now + POLL
             self.looked_in_vain = not (found.events or claimed or proving or self.replaying)
 

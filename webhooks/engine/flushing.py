@@ -29,6 +29,8 @@ logger = logging.getLogger("webhooks")
 
 #: Results are written when there are FLUSH_MAX of them, or after so many seconds.
 FLUSH_SECONDS = 0.2
+#: Lanes that are done without a result go back so many seconds later at most.
+LET_GO = 0.02
 #: After the database refused to write, so many seconds pass before the next try.
 WRITE_AGAIN = 1.0
 #: Fewer acknowledgements than these are not worth a second thread and connection.
@@ -51,6 +53,7 @@ class Flusher:
         self._next_flush = time.monotonic()
         #: Results are left that wait for lanes which somebody has locked.
         self._waits_for_locks = False
+        self._let_go_at = 0.0
         self._write_again_at = 0.0
         self._refused_again_at = 0.0
 
@@ -102,6 +105,9 @@ class Flusher:
         enough = len(self._results) >= settings.FLUSH_MAX
         is_due = enough or now >= self._next_flush or idle or final
         batch = self._results if is_due else []
+        if not (batch or idle) and now < self._let_go_at:
+            return
+        self._let_go_at = now + LET_GO
         done = self._holdings.done_after({result.job.delivery.id for result in batch})
         if batch or done:
             self._write(batch, done)

@@ -34,8 +34,12 @@ HELD = 1024
 TURN_DELIVERIES, TURN_SECONDS = 500, 5.0
 #: A refill reads about so many bytes of payloads, and at most so many deliveries.
 REFILL_BYTES, REFILL_MAX = 8 * 1024 * 1024, 512
+#: Deliveries asked of each lane at least: one that has fewer is known to have no more.
+SURE = 2
 #: When lanes have so many bytes buffered, slow ones get no more.
 BUFFER_BYTES = 32 * 1024 * 1024
+#: Lanes with open deliveries are read on, so many in each POLL.
+AGAIN = 128
 #: Pending deliveries that are not to be sent: so many are ended in one round, of so many lanes.
 END_BATCH, END_LANES = 1000, 20
 
@@ -51,8 +55,11 @@ class Holdings:
         self.slots = slots
         self.lanes: dict[str, HeldLane] = {}
         self.ready: deque[HeldLane] = deque()
+        #: Those that have, or had, other work than a next POST: few, and asked in each round.
+        self.apart: dict[str, HeldLane] = {}
         self._payload_bytes = 1024.0
         self._renew_at = time.monotonic() + settings.LEASE_SECONDS / 3
+        self._again_at = 0.0
 
     def __bool__(self) -> bool:
         return bool(self.lanes)
@@ -67,13 +74,19 @@ class Holdings:
         lanes = Lane.objects.using(self.using).ready(self.clock.now())
         return lanes.exists() or Event.objects.using(self.using).some_wait()
 
-    def claim(self, *, fast_only: bool) -> tuple[int, bool]:
-        """Take ready lanes while there are slots to fill; how many, and whether more may be had."""
+    def claim(self, *, fast_only: bool, sure: bool = False) -> tuple[int, bool]:
+        """Take ready lanes while there are slots to fill; how many, and whether more may be had.
+
+        sure: there were more a moment ago.
+        """
         room = min(2 * self.slots, HELD - len(self.lanes))
-        if room <= 0 or self.eager() >= self.slots:
+        eager = self.eager()
+        if room <= 0 or eager >= self.slots:
             return 0, False
+        if room < self.slots and eager:
+            return 0, sure  # a claim of a few costs as much as one of many: when there is room
         # A look without a transaction: most of them find nothing.
-        if not Lane.objects.using(self.using).ready(self.clock.now()).exists():
+        if not sure and not Lane.objects.using(self.using).ready(self.clock.now()).exists():
             return 0, False
         claimed = leases.claim(
             self.using, self.token, limit=room, now=self.clock.now(), fast_only=fast_only
@@ -83,14 +96,27 @@ class Holdings:
             if lane.id in self.lanes:
                 lane.inherit(self.lanes[lane.id])
             self.lanes[lane.id] = lane
+            self.apart.pop(lane.id, None)
+        self._set_apart(claimed)
         self._suspend_lost(claimed)
         return len(claimed), len(claimed) == room
 
+    def _set_apart(self, lanes: Iterable[HeldLane]) -> None:
+        self.apart.update((lane.id, lane) for lane in lanes if lane.has_other_work)
+
     def look_again(self) -> None:
-        """Let lanes that were read to their end be read on: something may have come since."""
-        for lane in self.lanes.values():
-            if lane.open:
-                lane.read_out = False
+        """Let lanes that were read to their end be read on: something may have come since.
+
+        AGAIN of them in a POLL: thousands of lanes with one delivery each would be read once more
+        for nothing, and for each of the others' claims.
+        """
+        now = time.monotonic()
+        if now < self._again_at:
+            return
+        waiting = [lane for lane in self.lanes.values() if lane.open]
+        for lane in waiting:
+            lane.read_out = False
+        self._again_at = now + POLL * max(1.0, len(waiting) / AGAIN)
 
     def hear(self) -> float:
         """Renew the leases in time, and take over what people changed, or that a lane was lost.
@@ -111,6 +137,7 @@ class Holdings:
         ]
         if changed:
             leases.reload(self.using, self.token, changed, self.clock.now())
+            self._set_apart(changed)
             self._suspend_lost(changed)
         return looked
 
@@ -158,17 +185,23 @@ class Holdings:
         self.ready = deque(lane for lane in self.ready if lane.can_start)
         self._discard_some()
         self._retime_some()
-        hungry = [lane for lane in self.lanes.values() if lane.wants_more(low)]
+        hungry = [
+            lane
+            for lane in self.lanes.values()
+            if not lane.read_out and lane.wants_more(low)  # nearly all of many are read out
+        ]
+        if not hungry:
+            return
         if sum(lane.buffered_bytes for lane in self.lanes.values()) > BUFFER_BYTES:
             now = time.monotonic()
             hungry = [lane for lane in hungry if not lane.is_slow(now)]
         if hungry and self.eager() < 2 * self.slots:
             room = max(16, min(REFILL_MAX, int(REFILL_BYTES / self._payload_bytes)))
-            self._read(hungry[:room], room)
+            self._read(hungry[: room // SURE], room)
 
     def _read(self, hungry: list[HeldLane], room: int) -> None:
         now = time.monotonic()
-        limit = max(1, room // len(hungry))
+        limit = max(SURE, room // len(hungry))
         # A slow lane's buffer is memory that nobody uses for a while.
         slow = min(limit, max(2, self.slots // 4))
         limits = {lane.id: slow if lane.is_slow(now) else limit for lane in hungry}
@@ -183,6 +216,7 @@ class Holdings:
             lane.fill(by_lane[lane.id], limits[lane.id])
             if lane.can_start and not was_ready:
                 self.ready.append(lane)
+        self._set_apart(hungry)
         if found:
             mean = sum(len(delivery.data) for delivery in found) / len(found)
             self._payload_bytes = max(256.0, 0.5 * self._payload_bytes + 0.5 * mean)
@@ -209,7 +243,7 @@ class Holdings:
         now = time.monotonic()
         return any(
             lane.end_from <= now and not lane.open and (lane.discards or lane.retimes or lane.ends)
-            for lane in self.lanes.values()
+            for lane in self.apart.values()
         )
 
     def _in_turn(self, lanes: Iterable[HeldLane]) -> list[HeldLane]:
@@ -237,7 +271,7 @@ class Holdings:
         """End some of what owners wanted discarded; a lane goes on after its last."""
         room = END_BATCH
         # Once what is open is written: it may be acknowledged, or be pending again.
-        discarding = (each for each in self.lanes.values() if each.discards and not each.open)
+        discarding = (each for each in self.apart.values() if each.discards and not each.open)
         for lane in self._in_turn(discarding):
             until: Any = lane.row.discard_before  # as it discards, it has one
             pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
@@ -259,7 +293,7 @@ class Holdings:
         """Move some of what waits to another window; a lane goes on after its last."""
         room = END_BATCH
         # Once what is open is written: it may be pending again.
-        moving = (each for each in self.lanes.values() if each.retimes and not each.open)
+        moving = (each for each in self.apart.values() if each.retimes and not each.open)
         for lane in self._in_turn(moving):
             if lane.discards:
                 continue  # first that
@@ -293,3 +327,4 @@ class Holdings:
     def freed(self, lanes: Collection[HeldLane]) -> None:
         for lane in lanes:
             del self.lanes[lane.id]
+            self.apart.pop(lane.id, None)

@@ -322,6 +322,12 @@ class HeldLane:
         """Whether what is pending is to be cancelled before the lane goes back."""
         return self.subscription.status == Status.UNSUBSCRIBED
 
+    @property
+    def has_other_work(self) -> bool:
+        """Whether there is more to do than its next POST: to end, to move, or to put together."""
+        ends = self.discards or self.retimes or self.ends
+        return ends or self.batching or bool(self.frozen or self.reshaped)
+
     def wants_more(self, low: int) -> bool:
         if self.leaving or self.read_out or self.batching or self.discards or self.retimes:
             return False
