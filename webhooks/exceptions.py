@@ -64,3 +64,7 @@ class HeldByOperator(IllegalStatusChange):
 
 class NotDeliverable(WebhookError):
     """A delivery cannot be sent again: its subscription has ended, or its event is gone."""
+
+
+class NotCancellable(WebhookError):
+    """A delivery cannot be cancelled: it has ended, or it may be under way."""

@@ -309,6 +309,10 @@ class Lane(models.Model):
             return 0
         return min(self.clock_stopped_ms, max(0, _milliseconds(self.paused_until - now)))
 
+    def is_leased(self, now: datetime) -> bool:
+        """Whether a worker holds it, and so may have POSTs of it under way."""
+        return self.token is not None and self.lease_until is not None and self.lease_until > now
+
     def probe_now(self, now: datetime) -> bool:
         """End the rest of a parked lane that nobody holds: its next probe goes now; whether it had
         one to wait for."""
