@@ -1,4 +1,4 @@
-"""Sending again: one delivery, or what was recorded within a time.
+"""Sending again: one delivery, an event to all its receivers, or what was recorded within a time.
 
 Asking is quick and changes rows alone; workers send, and make the deliveries of a replay, batch by
 batch (:mod:`webhooks.engine.replays`).
@@ -7,6 +7,7 @@ batch (:mod:`webhooks.engine.replays`).
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -19,12 +20,21 @@ from django.utils.translation import gettext as _
 from webhooks import access, catalog
 from webhooks.clock import db_now
 from webhooks.conf import settings
-from webhooks.engine.parcels import draft, due_of, new_message
+from webhooks.engine import fanout
+from webhooks.engine.parcels import MARKER, draft, due_of, new_message
 from webhooks.engine.replays import revive, select
 from webhooks.engine.transactions import atomically
 from webhooks.engine.wake import wake
 from webhooks.exceptions import CatalogError, NotDeliverable
-from webhooks.models import Delivery, DeliveryAttempt, Lane, Message, Replay, Subscription
+from webhooks.models import (
+    Delivery,
+    DeliveryAttempt,
+    Event,
+    Lane,
+    Message,
+    Replay,
+    Subscription,
+)
 from webhooks.models.replay import NOT_RECEIVED, REPLAYABLE, Selection
 from webhooks.models.subscription import Status
 
@@ -32,6 +42,9 @@ logger = logging.getLogger("webhooks")
 
 #: What a replay sends again unless one says otherwise: all that did not reach the receiver.
 DEFAULT_STATES: Final = NOT_RECEIVED
+
+#: Deliveries of one event that are sent again in one go: each takes its lane's lock for itself.
+RESENT: Final = 250
 
 #: Years that every database and time zone can compute with.
 _YEARS: Final = range(1970, 9999)
@@ -138,6 +151,84 @@ def redeliver(delivery: Delivery, *, actor: str = "", new_id: bool = False) -> D
     logger.info("%s is sent again%s.", delivery.pk, f", asked for by {actor!r}" if actor else "")
     delivery.refresh_from_db(using=using)
     return delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """deliveries: that are sent again. refused: those of subscriptions that have ended. after: the
+    last subscription that was looked at, to go on there; "": there are no more."""
+
+    deliveries: int
+    refused: int
+    after: str
+
+
+def redeliver_event(
+    event: Event,
+    *,
+    states: Collection[str],
+    after: str = "",
+    new_id: bool = False,
+    actor: str = "",
+) -> Resent:
+    """Send an event again to those whose delivery of it is in one of these states.
+
+    Up to ``RESENT`` of them, in the order of the subscriptions; each as :func:`redeliver` does it.
+    after: the ``after`` of the answer before.
+    """
+    rows = Delivery.objects.using(settings.database).filter(event=event.pk, state__in=list(states))
+    if after:
+        rows = rows.filter(subscription_id__gt=after)
+    found = list(rows.order_by("subscription_id")[: RESENT + 1])
+    refused = 0
+    for delivery in found[:RESENT]:
+        try:
+            redeliver(delivery, actor=actor, new_id=new_id)
+        except NotDeliverable:
+            refused += 1
+    sent = len(found[:RESENT]) - refused
+    last = found[RESENT - 1].subscription_id if len(found) > RESENT else ""
+    return Resent(sent, refused, last)
+
+
+def fan_out_again(event: Event, *, after: str = "", actor: str = "") -> fanout.FannedOutAgain:
+    """Give an event to subscriptions that it is for now and that have no delivery of it.
+
+    Those of before stay as they are. One step looks at a bounded number of subscriptions: go on
+    with the ``after`` of its answer. actor: who asks, for the log. Raises NotDeliverable for an
+    event that was not fanned out yet, was removed, or is none of the host's.
+    """
+    using = settings.database
+    made = fanout.fan_out_again(
+        using, _fanned_out(event), trigger=DeliveryAttempt.Trigger.REPLAY.value, after=after
+    )
+    if made.deliveries:
+        transaction.on_commit(wake, using=using, robust=True)
+    by = f", asked for by {actor!r}" if actor else ""
+    logger.info("%s is fanned out again to %d%s.", event.pk, made.deliveries, by)
+    return made
+
+
+def count_lacking(event: Event, *, after: str = "") -> tuple[int, bool]:
+    """How many the next step of :func:`fan_out_again` would give the event to, and whether there
+    are more subscriptions to look at behind those. Raises NotDeliverable as it does."""
+    found, last = fanout.lacking(settings.database, _fanned_out(event), after)
+    return found, bool(last)
+
+
+def _fanned_out(event: Event) -> Event:
+    stored = Event.objects.using(settings.database).defer("data").filter(pk=event.pk).first()
+    if stored is None:
+        raise NotDeliverable(_("%(id)s was removed.") % {"id": event.pk})
+    if stored.type == MARKER:
+        raise NotDeliverable(
+            _("It stands for an empty digest of one subscription, and is for nobody else.")
+        )
+    if stored.fanned_out_at is None:
+        raise NotDeliverable(
+            _("It is not fanned out yet: its first fan-out reaches all current subscribers.")
+        )
+    return stored
 
 
 def count(subscription: Subscription, request: ReplayRequest) -> int:

@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from webhooks.access import Entitlements, sees_type
+from webhooks.access import Entitlements
 from webhooks.clock import db_now
+from webhooks.engine.addressing import refusal
 from webhooks.engine.transactions import atomically
 from webhooks.engine.windows import Scheduled, window_for
 from webhooks.models import Delivery, Duty, Event, Lane, Subscription
 from webhooks.models.delivery import State
 from webhooks.models.fields import new_delivery_id
-from webhooks.models.subscription import SCHEDULE, OnSuspend, Status, Trigger, matches
+from webhooks.models.subscription import SCHEDULE, OnSuspend, Status, Trigger
 
 #: At most so many events, and about so many deliveries, in one transaction: a worker that has
 #: nothing else to do may take more at a time than one whose POSTs would have to wait.
 BUSY, IDLE = 500, 2000
+#: Subscriptions that one step of fanning out again looks at.
+LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,16 @@ class FannedOut:
     events: int = 0
     deliveries: int = 0
     more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FannedOutAgain:
+    """What one step did. deliveries: that it made. busy: subscriptions whose lanes somebody had
+    locked. after: the last one that it looked at; "": it looked at all there are."""
+
+    deliveries: int
+    busy: int
+    after: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +119,7 @@ def _address(event: Event, candidates: _Candidates, room: int, now: datetime) ->
         rows.extend(
             _row(event, each, now)
             for each in page
-            if matches(each.event_types, event.type) and candidates.may_receive(each, event.type)
+            if not refusal(event, each, candidates.granted(each))
         )
         if last:
             return _Addressed(event, rows, "")
@@ -132,7 +145,7 @@ def _without_busy(addressed: list[_Addressed], busy: set[str]) -> list[_Addresse
     return ready
 
 
-def _row(event: Event, candidate: Candidate, now: datetime) -> tuple[Any, ...]:
+def _row(event: Event, candidate: Candidate, now: datetime, trigger: str = "") -> tuple[Any, ...]:
     """A row in the order of ``delivery.FANNED_OUT``, but for the lane's clock at the end."""
     discarded = candidate.status == Status.SUSPENDED and candidate.on_suspend == OnSuspend.DISCARD
     return (
@@ -144,7 +157,7 @@ def _row(event: Event, candidate: Candidate, now: datetime) -> tuple[Any, ...]:
         now,
         now,
         0,
-        "",
+        trigger,
         now,
         now if discarded else None,
     )
@@ -175,8 +188,30 @@ def _write(
     scheduled: Mapping[str, Candidate],
 ) -> None:
     # ``gone``: subscriptions that were deleted since they were read.
+    rows = [row for each in ready for row in each.rows if row[2] not in gone]
+    _give(using, rows, locked, now, scheduled)
+    for each in ready:
+        event = each.event
+        if event.seq is None:
+            duty.counter += 1
+            event.seq = duty.counter
+        event.fan_out_after = each.after
+        event.fanned_out_at = None if each.after else now
+    Event.objects.using(using).mark_dispatched([each.event for each in ready])
+    duty.ran_at = now
+    duty.save(using=using, update_fields=["counter", "ran_at"])
+
+
+def _give(
+    using: str,
+    rows: Sequence[tuple[Any, ...]],
+    locked: Sequence[Lane],
+    now: datetime,
+    scheduled: Mapping[str, Candidate],
+) -> None:
+    """Add deliveries to locked lanes, and tell them."""
     clocks = {lane.pk: lane.clock_at(now) for lane in locked}
-    rows = [(*row, clocks[row[2]]) for each in ready for row in each.rows if row[2] not in gone]
+    rows = [(*row, clocks[row[2]]) for row in rows]
     due = _due_at_window_ends(using, locked, scheduled)
     if due:
         rows = [
@@ -189,16 +224,6 @@ def _write(
     for lane in locked if due else ():
         if lane.pk in waiting & due.keys():
             lanes.expect([lane], due[lane.pk])
-    for each in ready:
-        event = each.event
-        if event.seq is None:
-            duty.counter += 1
-            event.seq = duty.counter
-        event.fan_out_after = each.after
-        event.fanned_out_at = None if each.after else now
-    Event.objects.using(using).mark_dispatched([each.event for each in ready])
-    duty.ran_at = now
-    duty.save(using=using, update_fields=["counter", "ran_at"])
 
 
 def _due_at_window_ends(
@@ -229,6 +254,49 @@ def _due_at_window_ends(
     return due
 
 
+def fan_out_again(using: str, event: Event, *, trigger: str, after: str = "") -> FannedOutAgain:
+    """Give an event, which was fanned out before, to those that it is for now and that have no
+    delivery of it: of the next ``LOOKED_AT`` subscriptions, in one transaction.
+
+    trigger: what the first try is called. after: the last subscription that was looked at. It does
+    not take part in fan-out itself: a lane that somebody has locked is left, for nobody waits.
+    """
+    return atomically(using, lambda: _fan_out_again(using, event, trigger, after))
+
+
+def lacking(using: str, event: Event, after: str = "") -> tuple[int, str]:
+    """How many :func:`fan_out_again` would give the event to, and the last one it would look at;
+    "": there are no more."""
+    found, last, _scheduled = _lacking(using, event, after)
+    return len(found), last
+
+
+def _fan_out_again(using: str, event: Event, trigger: str, after: str) -> FannedOutAgain:
+    found, last, scheduled = _lacking(using, event, after)
+    locked, _gone, busy = _lock_lanes(using, {each.id for each in found})
+    now = db_now(using)  # under the locks: behind what was added to the lanes before
+    free = {lane.pk for lane in locked}
+    rows = [_row(event, each, now, trigger) for each in found if each.id in free]
+    _give(using, rows, locked, now, scheduled)
+    return FannedOutAgain(len(rows), len(busy), last)
+
+
+def _lacking(
+    using: str, event: Event, after: str
+) -> tuple[list[Candidate], str, Mapping[str, Candidate]]:
+    candidates = _Candidates(using, [event], page=LOOKED_AT)
+    page, is_last = candidates.page(event.requester, after)
+    wanted = [each for each in page if not refusal(event, each, candidates.granted(each))]
+    if not wanted:
+        return [], "" if is_last else page[-1].id, {}
+    there = Delivery.objects.using(using).filter(
+        event=event.pk, subscription_id__gte=wanted[0].id, subscription_id__lte=wanted[-1].id
+    )
+    have = set(there.values_list("subscription_id", flat=True))
+    found = [each for each in wanted if each.id not in have]
+    return found, "" if is_last else page[-1].id, candidates.scheduled
+
+
 class _Candidates:
     """The subscriptions that a batch of events may concern, read in pages, each page once."""
 
@@ -254,9 +322,9 @@ class _Candidates:
             self._first_pages[requester] = self._read(requester, after)
         return self._first_pages[requester]
 
-    def may_receive(self, candidate: Candidate, event_type: str) -> bool:
-        """Whether its owner is entitled to events of this type."""
-        return sees_type(self._granted[candidate.id], event_type)
+    def granted(self, candidate: Candidate) -> frozenset[str] | None:
+        """What its owner is entitled to; None: nothing."""
+        return self._granted[candidate.id]
 
     def _ask_for(self, found: Sequence[Candidate]) -> None:
         entitlements = Entitlements(found)
