@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -25,14 +25,14 @@ from webhooks.access import ALL, sees_type
 from webhooks.conf import settings
 from webhooks.engine.outcome import Outcome
 from webhooks.engine.pacing import Pacing, Speed
-from webhooks.engine.parcels import first_trigger, record
+from webhooks.engine.parcels import first_trigger
+from webhooks.engine.posts import post_of
 from webhooks.exceptions import InvalidSecret, SecretUnreadable
-from webhooks.formats import get_format
 from webhooks.formats.signing import decode_secret
-from webhooks.headers import combined, headers_of, signed_url
+from webhooks.headers import headers_of, signed_url
 from webhooks.models import DeliveryAttempt, Lane, SigningSecret, Subscription
 from webhooks.models.delivery import DueDelivery, LanePosition
-from webhooks.models.subscription import Payload, Status, is_schedule
+from webhooks.models.subscription import Status
 from webhooks.transports.base import Request
 
 if TYPE_CHECKING:
@@ -131,7 +131,6 @@ class HeldLane:
         self.requester = subscription.requester
         self.host = urlsplit_host(subscription.callback_url)
         self.batching = subscription.batches
-        self.thin = subscription.payload == Payload.THIN
         self.signed_url = subscription.callback_url
         self.entitled = scopes is not None
         self._scopes = scopes
@@ -143,9 +142,7 @@ class HeldLane:
         self.pacing.limit(rate, cap, settings.concurrency, now)
         self.keys: list[tuple[bytes, datetime | None]] = []
         self.custom_headers: dict[str, str] = {}
-        own: Any = subscription.retry_schedule
-        # None, or what was written past ``clean``: the service's.
-        self.retry_schedule: Sequence[float] = own if is_schedule(own) else settings.RETRY_SCHEDULE
+        self.retry_schedule = subscription.waits
         try:
             self.keys = [(decode_secret(s.value.reveal()), s.expires_at) for s in secrets]
             if not self.keys:
@@ -247,29 +244,21 @@ class HeldLane:
         self.speed.inherit(former.speed)
         former.leave()
 
-    @sensitive_variables()
     def request(self, job: Job, timeout: float) -> Request:
         """The signed POST of a job. Raises what the format raises for what it cannot render.
 
         timeout: seconds for all of it.
         """
-        parcel = job.delivery.parcel
-        format_ = get_format(self.subscription.format if parcel is None else parcel.format)
-        if parcel is None:
-            body = format_.body(record(job.delivery, thin=self.thin))
-        elif not (body := parcel.body):
-            raise ValueError(f"{parcel.message_id} could not be rendered.")
-        headers = format_.headers(
-            job.delivery.webhook_id,
-            int(job.started_at.timestamp()),
-            body,
-            self.live_keys(job.started_at),
-            url=self.signed_url,
-            batch=parcel is not None and parcel.batch,
+        return post_of(
+            job.delivery,
+            self.subscription,
+            url=job.url,
+            at=job.started_at,
+            keys=self.live_keys(job.started_at),
+            custom_headers=self.custom_headers,
+            signed_url=self.signed_url,
+            timeout=timeout,
         )
-        if self.custom_headers:
-            headers = combined(self.custom_headers, headers)
-        return Request(job.lane_id, job.url, headers, body, timeout)
 
     def ended(self, job: Job, elapsed_ms: float) -> None:
         """A POST has its answer; it stays open until that is written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 from zoneinfo import available_timezones
@@ -20,6 +20,7 @@ from oauth2_provider.settings import oauth2_settings
 from webhooks import catalog
 from webhooks.access import ALL, Client, granted, sees
 from webhooks.bounds import MAX_INTEGER, is_storable, metadata_fault
+from webhooks.conf import settings
 from webhooks.exceptions import BlockedAddress
 from webhooks.headers import clean_headers
 from webhooks.models.fields import (
@@ -313,6 +314,14 @@ class Subscription(models.Model):
     def batches(self) -> bool:
         """Whether its events travel in batches: in the batch's envelope, also if it is one."""
         return self.trigger != Trigger.REALTIME or self.batch_size > 1
+
+    @property
+    def waits(self) -> Sequence[float]:
+        """Seconds to wait after each failed try: its own schedule, or the service's."""
+        own: Any = self.retry_schedule
+        # None, or what was written past ``clean``: the service's.
+        waits: Sequence[float] = own if is_schedule(own) else settings.RETRY_SCHEDULE
+        return waits
 
     def covers(self, event_type: str) -> bool:
         return matches(self.event_types, event_type)
