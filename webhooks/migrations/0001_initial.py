@@ -357,6 +357,10 @@ class Migration(migrations.Migration):
             index=models.Index(fields=['subscription', 'id'], name='webhooks_attempt_of'),
         ),
         migrations.AddIndex(
+            model_name='deliveryattempt',
+            index=models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['error_code', 'id'], name='webhooks_attempt_failed'),
+        ),
+        migrations.AddIndex(
             model_name='delivery',
             index=models.Index(condition=models.Q(('state', 'pending')), fields=['subscription', 'due_at', 'id'], name='webhooks_delivery_due'),
         ),

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.db import models
+from django.db import connections, models
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.models.bulk import insert_rows
 from webhooks.models.delivery import Delivery
 from webhooks.models.fields import PrefixedIdField, new_attempt_id
 from webhooks.models.subscription import Subscription
+
+#: Of the newest attempts so many are looked through where no index leads to failures.
+LOOKED_THROUGH = 2000
 
 
 class AttemptQuerySet(models.QuerySet["DeliveryAttempt"]):
@@ -21,6 +24,28 @@ class AttemptQuerySet(models.QuerySet["DeliveryAttempt"]):
             subscription_id=delivery.subscription_id,
             message_id__in={delivery.event_id, delivery.webhook_id},
         ).order_by("pk")
+
+    def newest_failures(self, codes: Iterable[str]) -> dict[str, str]:
+        """Error codes, each with the id of the newest attempt that ended so, where there is one.
+
+        One statement for each code, through the partial index of failures. A database without such
+        indexes is asked for its newest attempts alone: a code that nothing has would read them all.
+        """
+        if not connections[self.db].features.supports_partial_indexes:
+            found: dict[str, str] = {}
+            newest = self.order_by("-pk").values_list("error_code", "pk")
+            for code, pk in newest[:LOOKED_THROUGH]:
+                found.setdefault(code, pk)
+            return {code: found[code] for code in codes if code in found}
+        failed = self.exclude(error_code="")  # as the index has it: SQLite draws no conclusions
+        newest_of = {
+            code: failed.filter(error_code=code)
+            .order_by("-pk")
+            .values_list("pk", flat=True)
+            .first()
+            for code in codes
+        }
+        return {code: pk for code, pk in newest_of.items() if pk is not None}
 
     def append(self, rows: Iterable[Sequence[Any]]) -> None:
         """Insert attempts, in the order of ``APPENDED``."""
@@ -74,6 +99,11 @@ class DeliveryAttempt(models.Model):
         indexes = [
             models.Index(fields=["message_id"], name="webhooks_attempt_message"),
             models.Index(fields=["subscription", "id"], name="webhooks_attempt_of"),
+            models.Index(
+                fields=["error_code", "id"],
+                condition=~models.Q(error_code=""),
+                name="webhooks_attempt_failed",
+            ),
         ]
 
     def __str__(self) -> str:
