@@ -2,7 +2,7 @@
 
 The API shows them beside an attempt, and so may any page. A code is judged in
 :mod:`webhooks.engine.outcome` or comes from a transport; here is only said what it means to the
-owner of the endpoint.
+owner of the endpoint. Deliveries that ended without a failed attempt have reasons of their own.
 """
 
 from __future__ import annotations
@@ -93,6 +93,48 @@ REMEDIES: Final[dict[str, tuple[Promise | str, Promise | str]]] = {
         _("Look into your server's log at the time of the attempt."),
     ),
 }
+
+#: Why a delivery ended, where it was not the error of its last attempt.
+ENDINGS: Final[dict[str, tuple[Promise | str, Promise | str]]] = {
+    "too_old": (
+        _("It had become too old for another try"),
+        _("Mend the endpoint, and send it again. How old it may become is the setting MAX_AGE."),
+    ),
+    "suspended_too_long": (
+        _("Its subscription had been suspended for too long"),
+        _("Resume the subscription, and replay what is still wanted."),
+    ),
+    "gone": (
+        _("The endpoint wants no more (410)"),
+        _("The subscription has ended. Subscribe anew when the endpoint is back."),
+    ),
+    "unsubscribed": (
+        _("Its subscription had ended"),
+        _("Subscribe anew, and replay what is wanted there."),
+    ),
+    "scope_lost": (
+        _("Its owner had lost the scope that this event type needs"),
+        _("Grant the scope again, and send it again."),
+    ),
+    "operator": (
+        _("An operator cancelled it"),
+        _("The history of the delivery says who. Send it again where it is wanted after all."),
+    ),
+    "suspended": (
+        _("Its subscription was suspended, and discards what happens meanwhile"),
+        _("Send it again, or let the subscription keep new events while it is suspended."),
+    ),
+    "resumed": (
+        _("Its subscription was resumed without what had waited"),
+        _("Send it again, or replay what is wanted."),
+    ),
+}
+
+
+def ending(reason: str) -> Remedy:
+    """Why a delivery ended, by its ``reason``, and what to do; empty for none and unknown ones."""
+    title, fix = ENDINGS.get(reason, REMEDIES.get(reason, ("", "")))
+    return Remedy(str(title), str(fix))
 
 
 def remedy(code: str) -> Remedy:
