@@ -1,4 +1,7 @@
-"""The read-only pages: what was emitted, what became of it, and who works on it now."""
+"""The read-only pages that show rows as they are: attempts, messages, figures, who works now.
+
+Events and deliveries have pages of their own: :mod:`event` and :mod:`delivery`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks import catalog, formats
 from webhooks.admin.pages import LogAdmin, Recent
+from webhooks.admin.reasons import FailureReasons
 from webhooks.models import (
-    Delivery,
     DeliveryAttempt,
     DeliveryStats,
     Duty,
@@ -31,6 +34,7 @@ from webhooks.models.stats import (
     LATENCY_COLUMNS,
     WHOLE_SERVICE,
 )
+from webhooks.texts import visible
 
 #: Who may see what events carry, and what receivers answered.
 VIEW_PAYLOAD = "webhooks.view_payload"
@@ -71,7 +75,7 @@ class PayloadAdmin(LogAdmin):
 
     @admin.display(description=_("payload"))
     def shown_payload(self, row: Any) -> SafeString:
-        return format_html("<pre>{}</pre>", getattr(row, self.payload))
+        return format_html('<pre class="wh-text">{}</pre>', visible(getattr(row, self.payload)))
 
     @admin.display(description=_("payload"))
     def hidden_payload(self, row: Any) -> str:
@@ -83,54 +87,6 @@ class PayloadAdmin(LogAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return [*super().get_readonly_fields(request, obj), "shown_payload", "hidden_payload"]
-
-
-@admin.register(Event)
-class EventAdmin(PayloadAdmin):
-    payload = "data"
-    deferred = ("data",)
-    search_ids = {"evt": "pk"}
-    search_help_text = _("An event's id: evt_…")
-    list_filter = (Recent, EventTypeFilter)
-    list_display = ("id", "type", "requester", "subject", "occurred_at", "fanned_out_at")
-    fields = (
-        *("id", "type", "requester", "subject", "occurred_at", "created_at"),
-        *("idempotency_key", "seq", "fanned_out_at"),
-    )
-
-
-@admin.register(Delivery)
-class DeliveryAdmin(LogAdmin):
-    deferred = ("event__data", *SECRETS)
-    search_ids = {"dlv": "pk", "evt": "event", "sub": "subscription", "msg": "message"}
-    search_help_text = _("The id of a delivery, event, subscription or message.")
-    list_filter = (Recent, "state")
-    list_select_related = ("event", "subscription")
-    list_display = (
-        *("id", "state", "reason", "event_type", "subscription_link"),
-        *("attempts", "due_at", "settled_at"),
-    )
-    readonly_fields = ("event_link", "subscription_link", "message_link")
-    fields = (
-        *("id", "event_link", "subscription_link", "message_link", "state", "reason", "trigger"),
-        *("attempts", "first_due_at", "due_at", "created_at", "settled_at"),
-    )
-
-    @admin.display(description=_("event type"))
-    def event_type(self, delivery: Delivery) -> str:
-        return delivery.event.type
-
-    @admin.display(description=_("event"))
-    def event_link(self, delivery: Delivery) -> SafeString:
-        return self.link(Event, delivery.event_id, delivery.event)
-
-    @admin.display(description=_("subscription"))
-    def subscription_link(self, delivery: Delivery) -> SafeString:
-        return self.link(Subscription, delivery.subscription_id, delivery.subscription)
-
-    @admin.display(description=_("message"), empty_value="-")
-    def message_link(self, delivery: Delivery) -> SafeString | None:
-        return self.link(Message, delivery.message_id) if delivery.message_id else None
 
 
 @admin.register(Message)
@@ -153,7 +109,8 @@ class MessageAdmin(LogAdmin):
 
 
 @admin.register(DeliveryAttempt)
-class DeliveryAttemptAdmin(PayloadAdmin):
+class DeliveryAttemptAdmin(FailureReasons, PayloadAdmin):
+    change_list_template = "admin/webhooks/deliveryattempt/change_list.html"
     payload = "excerpt"
     deferred = ("excerpt",)
     search_ids = {"att": "pk", "evt": "message_id", "msg": "message_id", "sub": "subscription"}
@@ -168,6 +125,9 @@ class DeliveryAttemptAdmin(PayloadAdmin):
         *("id", "message_link", "subscription_link", "number", "trigger", "due_at", "started_at"),
         *("status_code", "error_code", "error_detail", "elapsed_ms", "event_count", "truncated"),
     )
+
+    def get_urls(self) -> list[Any]:
+        return [*self.reasons_urls(), *super().get_urls()]
 
     @admin.display(description=_("message"))
     def message_link(self, attempt: DeliveryAttempt) -> SafeString:

@@ -16,8 +16,10 @@ from django.utils.translation import gettext_lazy
 from webhooks.health import headlines
 from webhooks.models import Delivery, Replay
 from webhooks.models.subscription import Status
+from webhooks.texts import visible
 
 register = template.Library()
+register.filter("visible", visible)
 
 #: In place of a figure that there is not.
 NOTHING = "\N{EN DASH}"
