@@ -68,9 +68,9 @@ class Preview:
         for name, value in self.headers.items():
             if name.lower() not in _OF_CURL:
                 parts.append(f"-H {shlex.quote(f'{name}: {value}')}")
-        # A body that is shown in part is to be fetched by the event's id.
-        body = "@body" if self.is_cut else self.body
-        parts.append(f"--data-binary {shlex.quote(body)}")
+        # Of the two, only the first one takes what begins with @ for the name of a file.
+        body = "--data-binary @body" if self.is_cut else f"--data-raw {shlex.quote(self.body)}"
+        parts.append(body)
         return " \\\n  ".join(parts)
 
 

@@ -298,7 +298,7 @@ def test_the_request_is_the_one_that_was_sent(
     assert post.body.decode() in request
     words = curl_of(html)
     assert words[:4] == ["curl", "-X", "POST", receiver.url]
-    assert words[-2:] == ["--data-binary", post.body.decode()]
+    assert words[-2:] == ["--data-raw", post.body.decode()]
     given = [words[i + 1] for i, word in enumerate(words) if word == "-H"]
     shown = dict(each.split(": ", 1) for each in given)
     sent = {name.lower(): value for name, value in post.headers.items()}
@@ -395,6 +395,16 @@ def test_headers_that_cannot_be_read_are_told(
         "ENCRYPTION_KEYS": ["8uGVaDLI5t6jzSCSb0EOTm9yBhXDDzvYu2nqmF0YwKM="],
     }
     assert "Its own headers cannot be read" in page(staff(), delivery)
+
+
+def test_of_a_large_body_the_beginning_is_shown(receiver: Receiver, staff: Staff) -> None:
+    subscribe(receiver)
+    emit("order.paid", {"note": "x" * 100_000}, requester="app:a")
+    fan_out_all()
+    html = page(staff(), Delivery.objects.get())
+    assert re.search(r"Shown is the beginning of 100,\d\d\d bytes\.", html)
+    assert 65_000 < html.count("x") < 70_000
+    assert curl_of(html)[-2:] == ["--data-binary", "@body"]
 
 
 def test_a_request_that_has_changed_since_says_so(receiver: Receiver, staff: Staff) -> None:

@@ -92,6 +92,18 @@ def test_the_timeline_tells_of_each_subscription_and_its_attempts(
     assert Delivery.objects.get(state="dead").pk in html_of(staff(), markup.unescape(listed))
 
 
+def test_no_more_are_counted_than_need_be(
+    receiver: Receiver, staff: Staff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        subscribe(receiver)
+    event = fanned_out()
+    monkeypatch.setattr(recipients, "MOST_COUNTED", 2)
+    html = page(staff(), event)
+    head = text(html[html.index("wh-event") : html.index("wh-facts")])
+    assert "pending 2 (of the first 10,000)" in head
+
+
 def test_a_new_id_does_not_hide_the_attempts_under_the_old_one(
     receiver: Receiver, staff: Staff
 ) -> None:

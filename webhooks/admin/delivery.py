@@ -32,6 +32,7 @@ from webhooks.conf import settings
 from webhooks.models import Delivery, DeliveryAttempt, Event, Message, Subscription
 from webhooks.models.delivery import State
 from webhooks.models.subscription import Status
+from webhooks.templatetags.webhooks_admin import CHIPS
 
 #: Who may send again, and who may cancel. The row stays for the log, so nobody deletes one.
 RESEND, CANCEL = "replay_delivery", "delete_delivery"
@@ -113,6 +114,7 @@ class DeliveryAdmin(PagesAdmin, LogAdmin):
         return {
             "delivery": delivery,
             "sentence": situation.sentence(),
+            "tone": CHIPS[delivery.state][0],
             "next_at": situation.next_at,
             "now": now,
             "event_url": self.change_url(request, Event, delivery.event_id),
