@@ -23,6 +23,7 @@ from webhooks.cancellation import cancel_delivery
 from webhooks.clock import db_now
 from webhooks.exceptions import NotCancellable
 from webhooks.models import Delivery, DeliveryAttempt, Lane, Message
+from webhooks.models.delivery import State
 from webhooks.redelivery import redeliver
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -151,6 +152,22 @@ def test_a_lease_that_has_ended_protects_nothing(receiver: Receiver) -> None:
     cancel_delivery(delivery)
     deliver()
     assert len(receiver.posts) == 1
+
+
+def test_an_acknowledgement_that_comes_first_stands(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = waiting(receiver)
+
+    def acknowledged(using: str) -> Any:
+        now = db_now(using)
+        Delivery.objects.all().settle(State.DELIVERED, now=now, attempts=1)
+        return now
+
+    # After it was read, and before it is ended.
+    monkeypatch.setattr("webhooks.cancellation.db_now", acknowledged)
+    with pytest.raises(NotCancellable, match="has ended already"):
+        cancel_delivery(delivery)
 
 
 def test_a_member_of_a_frozen_batch_stays_in_it(receiver: Receiver) -> None:

@@ -133,7 +133,7 @@ class EventAdmin(PagesAdmin, PayloadAdmin):
             and is_allowed(request, PERMISSION)
             and delivery.subscription.status != Status.UNSUBSCRIBED
         )
-        deliveries: Any = self.admin_site._registry[Delivery]
+        page: Any = self.admin_site._registry.get(Delivery)
         return Row(
             delivery,
             [
@@ -143,7 +143,7 @@ class EventAdmin(PagesAdmin, PayloadAdmin):
             received.earlier,
             url,
             self.change_url(request, Subscription, delivery.subscription_id),
-            deliveries.url("resend", delivery) if may_resend else "",
+            page.url("resend", delivery) if may_resend else "",
         )
 
     def _deliveries_url(self, request: HttpRequest, event: Event, state: State) -> str:
