@@ -199,7 +199,14 @@ def _made(
 ) -> Request:
     url = subscription.callback_url
     request = post_of(
-        due, subscription, url=url, at=at, keys=[key], custom_headers=custom, signed_url=url
+        due,
+        subscription,
+        url=url,
+        at=at,
+        keys=[key],
+        custom_headers=custom,
+        signed_url=url,
+        timeout=float(settings.TIMEOUT),
     )
     sendable_headers(request)  # raises what cannot be sent
     return request

@@ -35,7 +35,8 @@ def post_of(
     url: where it goes. at: when it begins. keys: of the live secrets, newest first. custom_headers,
     signed_url: as :mod:`webhooks.headers` opens them. timeout: seconds for all of it.
 
-    Raises what the format raises for what it cannot render, and ValueError for a message that could not be rendered as it was frozen.
+    Raises what the format raises for what it cannot render, and ValueError for a message that
+    could not be rendered as it was frozen.
     """
     parcel = delivery.parcel
     format_ = get_format(subscription.format if parcel is None else parcel.format)
