@@ -75,13 +75,14 @@ class PagesAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     ) -> URLPattern:
         """The path ``<object_id>/<pattern>`` for ``view(request, object, ...)``.
 
-        It is named ``webhooks_<model>_<name>``. Who may not view the model, or has not this
-        permission of ours, gets 403; an id that is none, 404. post: GET is refused.
+        It is named ``<app>_<model>_<name>``. Who may not view the model, or has not this
+        permission of its app, gets 403; an id that is none, 404. post: GET is refused.
         """
 
         @wraps(view)
         def checked(request: HttpRequest, object_id: str, **kwargs: Any) -> HttpResponse:
-            if not is_allowed(request, permission) or not self.has_view_permission(request):
+            allowed = request.user.has_perm(f"{meta.app_label}.{permission}")
+            if not allowed or not self.has_view_permission(request):
                 raise PermissionDenied
             found = self.get_object(request, unquote(object_id))
             if found is None:

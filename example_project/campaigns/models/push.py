@@ -1,8 +1,8 @@
 """A campaign sends one push to each device of its audience; the push records what became of it.
 
-Every step is a timestamp on the ``Push`` row, and every event is emitted in the transaction that
-writes that timestamp. So the number of events that must exist can be counted from these rows
-alone, without a look at the webhooks: that is the product's side of the tie-out.
+Every step is written to the ``Push`` row, and every event is emitted in the transaction that does
+so. So the number of events that must exist can be counted from these rows alone, without a look at
+the webhooks: that is the product's side of the tie-out.
 """
 
 from __future__ import annotations
@@ -10,37 +10,12 @@ from __future__ import annotations
 from typing import Final
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Count, Q, Sum
+
+from example_project.campaigns.models.campaign import Campaign
 
 #: What can happen to a push and is told to subscribers, as ``push.<step>``, in its order.
 STEPS: Final = ("sent", "delivered", "opened", "clicked", "unsubscribed")
-
-
-class Campaign(models.Model):
-    """One message to many devices, on behalf of one API client."""
-
-    class State(models.TextChoices):
-        DRAFT = "draft"
-        RUNNING = "running"
-        FINISHED = "finished"
-
-    name = models.CharField(max_length=120)
-    requester = models.CharField(
-        max_length=200, help_text="The API client that the campaign's events are addressed to."
-    )
-    message = models.CharField(max_length=240)
-    state = models.CharField(max_length=10, choices=State, default=State.DRAFT)
-    created_at = models.DateTimeField(auto_now_add=True)
-    started_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def subject(self) -> str:
-        """What its events are about, in the words of the webhooks."""
-        return f"campaign:{self.pk}"
 
 
 class Device(models.Model):
@@ -65,12 +40,22 @@ class Device(models.Model):
 class PushQuerySet(models.QuerySet["Push"]):
     def recorded(self) -> dict[str, int]:
         """How often each step was recorded: ``{"push.sent": 40, …}``, zeros included."""
-        counts = self.aggregate(**{step: models.Count(f"{step}_at") for step in STEPS})
+        counts = self.aggregate(
+            sent=Count("sent_at"),
+            delivered=Count("delivered_at"),
+            opened=Sum("opens", default=0),
+            clicked=Sum("clicks", default=0),
+            unsubscribed=Count("unsubscribed_at"),
+        )
         return {f"push.{step}": counts[step] for step in STEPS}
 
 
 class Push(models.Model):
-    """One campaign's message to one device. A timestamp is empty until its step happens."""
+    """One campaign's message to one device. A timestamp is empty until its step happens.
+
+    Users open and click more than once: ``opened_at`` and ``clicked_at`` are of the first time,
+    ``opens`` and ``clicks`` count them all.
+    """
 
     campaign = models.ForeignKey(Campaign, models.CASCADE, related_name="pushes")
     device = models.ForeignKey(Device, models.CASCADE, related_name="pushes")
@@ -78,6 +63,8 @@ class Push(models.Model):
     delivered_at = models.DateTimeField(null=True, blank=True)
     opened_at = models.DateTimeField(null=True, blank=True)
     clicked_at = models.DateTimeField(null=True, blank=True)
+    opens = models.PositiveSmallIntegerField(default=0)
+    clicks = models.PositiveSmallIntegerField(default=0)
     unsubscribed_at = models.DateTimeField(null=True, blank=True)
     failed_at = models.DateTimeField(
         null=True, blank=True, help_text="The device could not be reached; no event tells of it."
@@ -104,6 +91,14 @@ class Push(models.Model):
                 condition=Q(clicked_at=None) | Q(opened_at__isnull=False),
             ),
             models.CheckConstraint(
+                name="push_opens_since_opened",
+                condition=Q(opened_at=None, opens=0) | Q(opened_at__isnull=False, opens__gt=0),
+            ),
+            models.CheckConstraint(
+                name="push_clicks_since_clicked",
+                condition=Q(clicked_at=None, clicks=0) | Q(clicked_at__isnull=False, clicks__gt=0),
+            ),
+            models.CheckConstraint(
                 name="push_unsubscribed_after_delivered",
                 condition=Q(unsubscribed_at=None) | Q(delivered_at__isnull=False),
             ),
@@ -111,3 +106,9 @@ class Push(models.Model):
 
     def __str__(self) -> str:
         return f"{self.campaign} to {self.device}"
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps were recorded after it was sent."""
+        ends = (self.delivered_at, self.unsubscribed_at, self.failed_at)
+        return sum(each is not None for each in ends) + self.opens + self.clicks
