@@ -23,7 +23,7 @@ from webhooks.admin.health import Tile
 from webhooks.health.headlines import span
 from webhooks.models import DeliveryStats, Subscription
 from webhooks.models.stats import ACK_BOUNDS, ACK_COLUMNS, FRESH, percentile
-from webhooks.templatetags.webhooks_admin import NOTHING, number, percent
+from webhooks.templatetags.webhooks_admin import milliseconds, number, percent
 
 #: Points of a chart at most; the latest are shown.
 MOST_HOURS: Final = 72
@@ -66,7 +66,9 @@ class Received:
 
     @property
     def lag_text(self) -> str:
-        return NOTHING if self.lag is None else span(timedelta(milliseconds=self.lag))
+        if self.lag is None or self.lag < 1000:
+            return milliseconds(self.lag)
+        return span(timedelta(milliseconds=self.lag))
 
     @property
     def is_digest(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import connections
 
+from example_project.campaigns import counting
 from example_project.campaigns.models import Campaign, Device
 from example_project.campaigns.provider import PushProvider, simulate_devices
 from example_project.demo import services, subscribers
@@ -22,8 +23,10 @@ from example_project.demo.stopping import StopSignal
 from example_project.demo.subscribers import REQUESTER, Subscriber
 from webhooks.conf import settings as webhook_settings
 
-#: Devices that a campaign goes to, at least; when it is finished, the next one starts.
+#: Devices that a campaign goes to; when it is finished, the next one starts.
 AUDIENCE = 500
+#: Seconds between two counts of the campaign's events and deliveries, for its page.
+COUNT = 5.0
 #: Pushes that are sent at once: few, so that the figures move smoothly.
 CHUNK = 10
 
@@ -56,6 +59,7 @@ def run(asked: Live, console: Console, stop: StopSignal) -> None:
         console.say("Preparing the database ...")
         services.prepare_database()
         services.staff_user()
+        services.draft_campaign()
         secret = services.api_client()
         stop.check()
         port = services.free_port(asked.port)
@@ -71,6 +75,7 @@ def run(asked: Live, console: Console, stop: StopSignal) -> None:
         )
         cluster = services.start_cluster(children)
         services.await_cluster(children, stop)
+        product = services.start_product_cluster(children)
         console.say("Running:")
         console.columns(
             [
@@ -78,11 +83,16 @@ def run(asked: Live, console: Console, stop: StopSignal) -> None:
                 ("logs", str(logs), "removed at the end"),
                 ("web server", f"{origin}/", f"pid {web.pid}"),
                 ("cluster", "django-q2, deliveries", f"pid {cluster.pid}"),
+                ("product cluster", "django-q2, simulations", f"pid {product.pid}"),
                 *subscribers.rows(subscribed, receivers, asked.fail),
                 ("campaign", f"{asked.rate:g} events/s", "in this process"),
             ]
         )
         console.say(f"Look at  {origin}/admin/")
+        console.say(f"         {origin}/admin/campaigns/campaign/  the push dashboard")
+        for each in subscribed:
+            if each.digest:
+                console.say(f"         {each.origin}/  what a subscriber makes of it")
         console.say(f"Log in   {services.LOGIN} / {services.PASSWORD}  (this demo only)")
         console.say(f"Read     {origin}/webhooks/docs/")
         console.say("Call the API as the demo's client, in another terminal:")
@@ -110,7 +120,7 @@ def _campaigns(
     campaign, provider = _next_campaign(asked)
     began = time.monotonic()
     emitted = 0
-    shown = 0.0
+    shown = counted = 0.0
     while True:
         while emitted < asked.rate * (time.monotonic() - began):
             if provider.finished:
@@ -121,6 +131,9 @@ def _campaigns(
             shown = time.monotonic()
             children.check()
             console.figures(f"{campaign}: emitted {emitted:,}, {figures(subscriptions)}")
+        if time.monotonic() - counted >= COUNT:
+            counted = time.monotonic()
+            counting.count(campaign)
         stop.pause(0.1)
 
 
@@ -132,4 +145,6 @@ def _next_campaign(asked: Live) -> tuple[Campaign, PushProvider]:
     # Those that have unsubscribed are replaced.
     missing = AUDIENCE - Device.objects.filter(unsubscribed_at=None).count()
     simulate_devices(max(missing, 0), seed=asked.seed + number)
-    return campaign, PushProvider(campaign, seed=asked.seed + number, chunk=CHUNK)
+    return campaign, PushProvider(
+        campaign, seed=asked.seed + number, chunk=CHUNK, audience=AUDIENCE
+    )

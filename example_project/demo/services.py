@@ -17,6 +17,7 @@ from django_q.models import Task
 from django_q.tasks import async_task
 from oauth2_provider.models import get_application_model
 
+from example_project.campaigns.models import Campaign
 from example_project.demo.processes import Child, Children
 from example_project.demo.stopping import StopSignal
 
@@ -38,9 +39,10 @@ def use_database(path: str) -> None:
 
 
 def prepare_database() -> None:
-    """Make the tables, and have the sweep and the pruning scheduled."""
+    """Make the tables, and have the webhooks' and the product's own tasks scheduled."""
     call_command("migrate", verbosity=0, interactive=False)
-    call_command("webhooks_schedules", verbosity=0, stdout=io.StringIO())
+    for name in ("webhooks_schedules", "campaign_schedules"):
+        call_command(name, verbosity=0, stdout=io.StringIO())
 
 
 def staff_user() -> None:
@@ -76,6 +78,22 @@ def start_cluster(children: Children) -> Child:
         ["manage.py", "qcluster"],
         environment={"Q_CLUSTER_NAME": settings.WEBHOOKS["CLUSTER"], **_settings_module()},
     )
+
+
+def start_product_cluster(children: Children) -> Child:
+    """Start the django-q2 cluster that runs the product's tasks, such as simulations."""
+    return children.start(
+        "product-cluster", ["manage.py", "qcluster"], environment=_settings_module()
+    )
+
+
+def draft_campaign() -> None:
+    """Have a campaign that waits for being sent to simulated devices."""
+    drafts = Campaign.objects.filter(state=Campaign.State.DRAFT)
+    if not drafts.exists():
+        Campaign.objects.create(
+            name="Autumn sale", requester=f"app:{CLIENT_ID}", message="Everything must go."
+        )
 
 
 def start_web(children: Children, port: int) -> Child:

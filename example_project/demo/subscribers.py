@@ -5,9 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from django.utils import timezone
 
 from example_project.demo.api import Api
 from example_project.demo.processes import Child, Children
@@ -20,15 +24,27 @@ REQUESTER: Final = f"app:{CLIENT_ID}"
 #: Two subscribers, so that one event may mean two deliveries.
 EVENT_TYPES: Final = {"everything": ["push.*"], "clicks": ["push.clicked"]}
 
+#: One of them gets the counts of the same events besides, each time an hour ends.
+DIGEST: Final = "digest"
+DIGEST_FOR: Final = "everything"
+#: Where hours end at different minutes. An hour is the shortest window there is, so whoever wants
+#: to see a digest soon asks for it in the zone whose hour ends first: within 30 minutes.
+ZONES: Final = ("UTC", "Asia/Kolkata", "Asia/Kathmandu")
+
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """A subscription and the socket on which its receiver will listen."""
+    """A subscription and the socket on which its receiver will listen.
+
+    digest, digest_secret: a second subscription of the same receiver, to counts; None: it has none.
+    """
 
     name: str
     subscription: Subscription
     secret: str
     listener: socket.socket
+    digest: Subscription | None = None
+    digest_secret: str = ""
 
     @property
     def origin(self) -> str:
@@ -45,10 +61,14 @@ def assemble(api: Api, *, keep: bool) -> list[Subscriber]:
     listen for them.
     """
     found: dict[str, Subscriber] = {}
-    names = {_description(name): name for name in EVENT_TYPES}
+    digests = []
+    names = {_description(name): name for name in (*EVENT_TYPES, DIGEST)}
     for subscription in list(api.subscriptions(status="subscribed")):
         name = names.get(subscription["description"])
         if name is None:
+            continue
+        if name == DIGEST:
+            digests.append(subscription)
             continue
         if keep and name not in found:
             with suppress(OSError):
@@ -58,7 +78,11 @@ def assemble(api: Api, *, keep: bool) -> list[Subscriber]:
                 found[name] = _subscriber(name, subscription, secret, listener)
                 continue
         api.unsubscribe(subscription["id"])
-    return [found.get(name) or _subscribe(api, name) for name in EVENT_TYPES]
+    subscribers = [found.get(name) or _subscribe(api, name) for name in EVENT_TYPES]
+    return [
+        _with_digest(api, each, digests) if each.name == DIGEST_FOR else each
+        for each in subscribers
+    ]
 
 
 def start_receivers(
@@ -69,7 +93,9 @@ def start_receivers(
     for subscriber in subscribers:
         descriptor = subscriber.listener.fileno()
         arguments = ["-m", "example_project.receiver", "--fd", str(descriptor)]
-        arguments += ["--secret", subscriber.secret, "--fail", str(fail), "--seed", str(seed)]
+        for secret in filter(None, (subscriber.secret, subscriber.digest_secret)):
+            arguments += ["--secret", secret]
+        arguments += ["--fail", str(fail), "--seed", str(seed)]
         started.append(
             children.start(f"subscriber-{subscriber.name}", arguments, sockets=[descriptor])
         )
@@ -85,11 +111,40 @@ def rows(
     return [
         (
             f"subscriber {each.name}",
-            f"{each.origin}/figures <- {', '.join(each.subscription.event_types)}",
+            f"{each.origin}/figures <- {', '.join(each.subscription.event_types)}"
+            + (f" and {each.digest.trigger} counts" if each.digest else ""),
             f"pid {child.pid}, fails {fail:.0%} of requests",
         )
         for each, child in zip(subscribers, receivers, strict=True)
     ]
+
+
+def soonest_zone(now: datetime) -> str:
+    """The time zone of ``ZONES`` in which the hour ends first."""
+    return max(ZONES, key=lambda zone: now.astimezone(ZoneInfo(zone)).minute)
+
+
+def _with_digest(api: Api, subscriber: Subscriber, known: Sequence[dict[str, Any]]) -> Subscriber:
+    """The subscriber with a subscription to digests at the same receiver, an old one or a new."""
+    url = f"{subscriber.origin}/digests"
+    kept = None
+    for subscription in known:
+        if kept is None and subscription["callback_url"] == url:
+            kept, secret = subscription, api.rotate_secret(subscription["id"])
+        else:
+            api.unsubscribe(subscription["id"])
+    if kept is None:
+        kept = api.subscribe(
+            callback_url=url,
+            event_types=EVENT_TYPES[subscriber.name],
+            description=_description(DIGEST),
+            trigger="hourly",
+            time_zone=soonest_zone(timezone.now()),
+            content="counts",
+        )
+        secret = kept["secret"]
+    digest = Subscription.objects.get(pk=kept["id"])
+    return replace(subscriber, digest=digest, digest_secret=secret)
 
 
 def _description(name: str) -> str:

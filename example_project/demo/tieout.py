@@ -11,7 +11,7 @@ import json
 import math
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from example_project.campaigns.models import Campaign
 from example_project.demo.console import Console
 from example_project.demo.subscribers import Subscriber
-from webhooks.models import Delivery, DeliveryAttempt, Event
+from webhooks.models import Delivery, DeliveryAttempt, Event, Message
 
 #: Reasons name so many ids at most.
 NAMED = 3
@@ -27,10 +27,14 @@ NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What one subscriber says: its figures, and the ids it verified and answered with 2xx."""
+    """What one subscriber says: its figures, and the ids it verified and answered with 2xx.
+
+    digests: the windows that it has digests of, as its ``/digests`` tells them.
+    """
 
     figures: dict[str, Any]
     accepted: frozenset[str]
+    digests: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Tieout:
     verified and accepted. Milliseconds are from the event's INSERT to its acknowledgement, over all
     deliveries and over those that succeeded at the first try. per_s: deliveries for each second,
     from the first event to the last acknowledgement. emitted_per_s: events for each second.
+    digests, digested: digests that were delivered, and events in them. undigested: events that wait
+    for the end of their window.
     """
 
     emitted: int
@@ -63,6 +69,9 @@ class Tieout:
     per_s: float | None
     emitted_per_s: float | None
     reasons: tuple[str, ...]
+    digests: int = 0
+    digested: int = 0
+    undigested: int = 0
 
     @property
     def ok(self) -> bool:
@@ -107,6 +116,9 @@ class Tieout:
                     ("  rejected signatures", self.rejected, ""),
                     ("  duplicates", self.duplicates, "of messages acknowledged before"),
                     ("deliveries verified", self.verified, "found at their subscriber, by id"),
+                    ("digests of counts", self.digests, "whose window has ended meanwhile"),
+                    ("  events in them", self.digested, "each found among the single ones, by id"),
+                    ("  waiting", self.undigested, "for the end of their window"),
                     ("first-try p50, ms", self.first_p50_ms, "event to acknowledged"),
                     ("first-try p95, ms", self.first_p95_ms, ""),
                     ("p50, ms", self.p50_ms, "event to acknowledged, retries included"),
@@ -125,7 +137,9 @@ def received(subscriber: Subscriber) -> Received:
     """Ask a subscriber what it has. Raises OSError if it does not answer."""
     figures = json.loads(_get(f"{subscriber.origin}/figures"))
     messages = [json.loads(line) for line in _get(f"{subscriber.origin}/messages").splitlines()]
-    return Received(figures, frozenset(each["id"] for each in messages if each["accepted"]))
+    digests = json.loads(_get(f"{subscriber.origin}/digests"))["windows"]
+    accepted = frozenset(each["id"] for each in messages if each["accepted"])
+    return Received(figures, accepted, digests)
 
 
 def _get(url: str) -> bytes:
@@ -166,11 +180,15 @@ def tie_out(
         Delivery.objects.filter(subscription__in=subscriptions, event__subject=campaign.subject)
     )
     verified = 0
+    digests = Digests()
     for subscriber, report in zip(subscribers, reports, strict=True):
+        if subscriber.digest is not None:
+            digests.look_at(subscriber, report)
         own = [each for each in deliveries if each.subscription_id == subscriber.subscription.pk]
         verified += sum(each.webhook_id in report.accepted for each in own)
-        reasons += _disagreements(subscriber, own, report, types)
+        reasons += _disagreements(subscriber, own, report, types, digests.messages)
 
+    reasons += digests.reasons
     delivered = [each for each in deliveries if each.state == Delivery.State.DELIVERED]
     overall = [_milliseconds(each, created) for each in delivered]
     first = [_milliseconds(each, created) for each in delivered if each.attempts == 1]
@@ -199,7 +217,57 @@ def tie_out(
         per_s=_per_second(len(delivered), begin, _latest(each.settled_at for each in delivered)),
         emitted_per_s=_per_second(len(types), begin, _latest(created.values())),
         reasons=tuple(reasons),
+        digests=len(digests.messages),
+        digested=digests.events,
+        undigested=digests.waiting,
     )
+
+
+class Digests:
+    """The digests of counts that were delivered, each compared with three books.
+
+    With the events that it was made of; with what its receiver has read in it; and, event by event,
+    with what the same receiver was sent singly.
+    """
+
+    def __init__(self) -> None:
+        self.messages: set[str] = set()
+        self.events = 0
+        self.waiting = 0
+        self.reasons: list[str] = []
+
+    def look_at(self, subscriber: Subscriber, report: Received) -> None:
+        """Add those of one subscriber."""
+        assert subscriber.digest is not None
+        own = Delivery.objects.filter(subscription=subscriber.digest)
+        self.waiting += own.filter(state=Delivery.State.PENDING).count()
+        delivered = own.filter(state=Delivery.State.DELIVERED, message__isnull=False)
+        members: dict[str, dict[str, str]] = {}
+        for message, event, event_type in delivered.values_list(
+            "message_id", "event_id", "event__type"
+        ):
+            members.setdefault(message, {})[event] = event_type
+        found = Message.objects.in_bulk(list(members))
+        for pk, message in sorted(found.items()):
+            events = members[pk]
+            self.messages.add(pk)
+            self.events += len(events)
+            for what, differs in (
+                ("was not verified at the subscriber", pk not in report.accepted),
+                ("counts other events than it has", message.counted != Counter(events.values())),
+                ("has events that did not come singly", not report.accepted.issuperset(events)),
+            ):
+                if differs:
+                    self.reasons.append(f"{subscriber.name}: the digest {pk} {what}")
+        for window in report.digests:
+            sent: Counter[str] = Counter()
+            for pk in window["ids"]:
+                sent.update(found[pk].counted if pk in found else {})
+            if window["told"] != sent:
+                self.reasons.append(
+                    f"{subscriber.name}: of the digest until {window['to']} it has read "
+                    f"{window['told']}, {dict(sent)} was sent"
+                )
 
 
 def _disagreements(
@@ -207,8 +275,9 @@ def _disagreements(
     deliveries: Sequence[Delivery],
     report: Received,
     types: dict[str, str],
+    digests: Collection[str],
 ) -> list[str]:
-    """Why one subscriber's ledger and the webhooks' do not agree."""
+    """Why one subscriber's ledger and the webhooks' do not agree. digests: sent to it besides."""
     covers = subscriber.subscription.covers
     expected = {pk for pk, event_type in types.items() if covers(event_type)}
     promised = {each.event_id for each in deliveries}
@@ -221,7 +290,7 @@ def _disagreements(
             ("events were delivered that were not subscribed to", promised - expected),
             ("deliveries are not delivered", open_or_lost),
             ("messages were not verified at the subscriber", sent - report.accepted),
-            ("messages came that nobody sent", report.accepted - sent),
+            ("messages came that nobody sent", report.accepted - sent - {*digests}),
         )
         if ids
     ] + [

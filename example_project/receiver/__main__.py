@@ -16,7 +16,8 @@ from example_project.receiver.temper import Temper
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m example_project.receiver",
-        description="A webhook subscriber. GET /figures and GET /messages tell what it received.",
+        description="A webhook subscriber. GET / is its dashboard; GET /figures, /messages and "
+        "/digests tell what it received.",
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", type=int, help="port on 127.0.0.1; 0: any free one, printed")

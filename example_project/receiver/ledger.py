@@ -1,6 +1,7 @@
 """What a subscriber has received: one receipt for each ``webhook-id``, and the figures.
 
 The ledger is the subscriber's side of a tie-out, so it counts what it saw and never corrects it.
+What digests tell is kept beside what was counted from single events, for both to be compared.
 It is kept in memory: it lives as long as the receiver's process.
 """
 
@@ -13,7 +14,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from example_project.receiver.digests import Comparison, Digest, compare
 from webhooks.receiving import Message, Seen
 
 
@@ -48,6 +51,10 @@ class Ledger(Seen):
         self._receipts: dict[str, Receipt] = {}
         self._figures: Counter[str] = Counter()
         self._by_type: Counter[str] = Counter()
+        self._digests: list[Digest] = []
+        # By minute and type: windows begin and end with a minute.
+        self._singles: Counter[tuple[datetime, str]] = Counter()
+        self.began_at = datetime.now(UTC)
 
     def rejected(self) -> None:
         """A POST came whose signature is missing, wrong, too old or too new."""
@@ -90,9 +97,19 @@ class Ledger(Seen):
             self._figures["accepted"] -= 1
 
     def note(self, message: Message) -> None:
-        """The subscriber's work: it counts events by their type."""
+        """The subscriber's work: it counts events by their type, and keeps what digests tell."""
+        digest = Digest.of(message)
         with self._lock:
             self._by_type[message.type] += 1
+            if digest is not None:
+                self._digests.append(digest)
+                return
+            # An event out of a batch comes by itself as well, and then has no body: whether it was
+            # a digest's, only the batch knows.
+            for event in message.events if message.body else ():
+                if event.timestamp is not None:
+                    minute = event.timestamp.astimezone(UTC).replace(second=0, microsecond=0)
+                    self._singles[minute, event.type] += 1
 
     def refuse(self, how: str) -> None:
         """The POST is answered with no 2xx; ``how`` is ``failed``, ``hung`` or ``rate_limited``."""
@@ -124,6 +141,12 @@ class Ledger(Seen):
             figures: dict[str, object] = {name: self._figures[name] for name in names}
             figures["by_type"] = dict(sorted(self._by_type.items()))
         return figures
+
+    def comparison(self) -> Comparison:
+        """What digests told beside what was counted from single events, up to this moment."""
+        with self._lock:
+            digests, singles = list(self._digests), dict(self._singles)
+        return compare(digests, singles, self.began_at)
 
     def lines(self, size: int = 500) -> Iterator[bytes]:
         """The receipts as NDJSON, ``size`` lines at a time, in the order of their arrival."""

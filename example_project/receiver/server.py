@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from example_project.receiver import page
 from example_project.receiver.ledger import Ledger
 from example_project.receiver.temper import Answer, Temper
 from webhooks.receiving import Handlers, Message, echo_hook_secret
@@ -138,6 +139,16 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, {"Content-Type": "application/json"}, content)
         elif self.path == "/messages":
             self._stream_messages()
+        elif self.path == "/digests":
+            told = self.server.ledger.comparison().as_json().encode() + b"\n"
+            self._answer(HTTPStatus.OK, {"Content-Type": "application/json"}, told)
+        elif self.path == "/":
+            ledger = self.server.ledger
+            content = page.html(ledger.figures(), ledger.comparison()).encode()
+            self._answer(HTTPStatus.OK, page.HEADERS, content)
+        elif self.path == "/style.css":
+            headers = {"Content-Type": "text/css; charset=utf-8"}
+            self._answer(HTTPStatus.OK, headers, page.STYLE.encode())
         else:
             self._answer(HTTPStatus.NOT_FOUND)
 

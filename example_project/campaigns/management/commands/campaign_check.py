@@ -40,6 +40,6 @@ class Command(BaseCommand):
         if wrong:
             raise CommandError(
                 f"{wrong} of the campaigns disagree. Where roll-up and rows differ, --repair "
-                "writes the roll-up anew; where events do, a step was recorded without emit(), or its "
-                "events were pruned."
+                "writes the roll-up anew; where events do, a step was recorded without emit(), "
+                "or its events were pruned."
             )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
-from django_q.conf import Conf
 from django_q.models import Schedule
 
 FUNC = "example_project.campaigns.tasks.housekeep"
@@ -24,7 +24,7 @@ class Command(BaseCommand):
             "schedule_type": Schedule.MINUTES,
             "minutes": 1,
             "repeats": -1,
-            "cluster": Conf.PREFIX,
+            "cluster": settings.Q_CLUSTER["name"],
         }
         Schedule.objects.update_or_create(func=FUNC, defaults=wanted)
         self.stdout.write(f"{wanted['name']}: installed")
