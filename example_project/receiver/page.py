@@ -19,7 +19,9 @@ STYLE: Final = """\
 @media (prefers-color-scheme: dark) { :root { --good: #4ac26b; --differs: #e3b341; } }
 body { font: 1rem/1.5 system-ui, sans-serif; margin: 1rem auto; max-inline-size: 52rem;
   padding-inline: 1rem; }
-h2 { font-size: 1.1rem; margin-block: 1.5rem 0.3rem; }
+h1 { font-size: 1.5rem; }
+h2 { font-size: 1.2rem; margin-block: 1.5rem 0.3rem; }
+h3 { font-size: 1rem; margin-block: 1rem 0.3rem; }
 table { border-collapse: collapse; inline-size: 100%; }
 th, td { border-block-end: 1px solid var(--line); padding: 0.25rem 0.5rem; text-align: start; }
 td { text-align: end; font-variant-numeric: tabular-nums; }
@@ -36,7 +38,7 @@ _PAGE: Final = """\
 <h1>A webhook subscriber</h1>
 <p>Receiving since {since}. All that is counted here was signed by the sender; {rejected} POSTs with
 a wrong signature were rejected.</p>
-<h2>Events received one by one</h2>
+<h2>Events, by type</h2>
 {singles}
 <h2>Digests beside single events</h2>
 {digests}
@@ -101,7 +103,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
         for first, *rest in rows
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{names}</tr></thead>'
+        f'<div class="scroll" tabindex="0" role="group"><table><thead><tr>{names}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
 

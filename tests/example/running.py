@@ -28,15 +28,16 @@ def environment(home: Path, mark: str = "") -> dict[str, str]:
     }
 
 
-def run_cases(module: str, home: Path) -> None:
-    """Run ``tests/example/<module>`` with pytest under the example project's settings.
+def run_cases(module: str, home: Path, *more: str) -> None:
+    """Run ``tests/example/<module>``, and more, with pytest under the example project's settings.
 
     Such modules are not named ``test_*.py``, so the test run itself, which does not install the
     example's apps, does not collect them.
     """
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", str(ROOT / "tests" / "example" / module)),
+            *(sys.executable, "-m", "pytest"),
+            *(str(ROOT / "tests" / "example" / each) for each in (module, *more)),
             *("--ds=example_project.settings", "-p", "no:cacheprovider", "--timeout=60", "-q"),
         ],
         cwd=ROOT,

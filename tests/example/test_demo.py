@@ -194,11 +194,16 @@ def test_everything_runs_and_is_stopped_cleanly(demo, home, how):
     running.wait_for("Ctrl-C stops")
     with urllib.request.urlopen(address, timeout=10) as page:
         assert b"Log in" in page.read()
+    with urllib.request.urlopen(running.wait_for("push dashboard").split()[0], timeout=10) as page:
+        assert b"Log in" in page.read()
+    subscriber = running.wait_for("what a subscriber makes").split()[0]
+    with urllib.request.urlopen(subscriber, timeout=10) as page:
+        assert b"A webhook subscriber" in page.read()
     with urllib.request.urlopen(running.wait_for("Read ").split()[-1], timeout=10) as page:
         assert b"push.clicked" in page.read()
     assert delivered_within(30, database) > 0
     children = set(processes(running.mark)) - {running.process.pid}
-    assert len(children) >= 5  # two receivers, web, cluster and guard
+    assert len(children) >= 6  # two receivers, web, two clusters and guard
     # None of them hears the terminal's Ctrl-C.
     assert running.process.pid not in {os.getpgid(pid) for pid in children}
     if how == "ctrl-c":
@@ -233,7 +238,11 @@ def test_the_subscribers_have_subscribed_over_the_api(demo, home):
             "SELECT s.requester, a.client_id, s.scopes FROM webhooks_subscription s"
             " JOIN oauth2_provider_application a ON a.id = s.application_id"
         ).fetchall()
-    assert owners == [("app:demo", "demo", "webhooks:read webhooks:write")] * 2
+        digests = connection.execute(
+            "SELECT content, callback_url FROM webhooks_subscription WHERE trigger = 'hourly'"
+        ).fetchall()
+    assert owners == [("app:demo", "demo", "webhooks:read webhooks:write")] * 3
+    assert digests == [("counts", f"{running.wait_for('what a subscriber').split()[0]}digests")]
 
 
 def test_a_second_run_goes_on_with_the_first_ones_subscriptions(demo, home):

@@ -313,6 +313,102 @@ def test_a_batch_is_one_message_and_its_events_are_counted(receiver):
     assert running.figures["by_type"] == {"batch": 2, "push.sent": 3}
 
 
+def digest(
+    hour: int, counts: dict[str, int], events: list[dict[str, str]] | None = None, page: int = 1
+) -> str:
+    """The body of an hourly digest of counts, as docs/digests.md has it."""
+    return json.dumps(
+        {
+            "id": f"msg_{hour}",
+            "type": "batch",
+            "timestamp": f"2027-01-01T{hour + 1:02}:00:02.000000Z",
+            "window": {
+                "from": f"2027-01-01T{hour:02}:00:00.000000Z",
+                "to": f"2027-01-01T{hour + 1:02}:00:00.000000Z",
+                "trigger": "hourly",
+            },
+            "page": page,
+            "pages": page,
+            "counts": counts,
+            "events": events or [],
+        }
+    )
+
+
+def single(number: int, moment: str, event_type: str = "push.sent") -> str:
+    return json.dumps({"id": f"evt_{number}", "type": event_type, "timestamp": moment, "data": {}})
+
+
+def test_digests_stand_beside_what_was_counted_from_single_events(receiver):
+    running = receiver()
+    assert json.loads(running.get("/digests"))["together"] is None
+    assert "No digest has come yet" in running.get("/")
+    moments = ["2027-01-01T10:00:00Z", "2027-01-01T10:59:59.999999Z", "2027-01-01T11:00:00Z"]
+    for number, moment in enumerate(moments):
+        running.post(f"evt_{number}", single(number, moment))
+    batch = [json.loads(single(9, "2027-01-01T11:29:00+00:30", "push.clicked"))]
+    running.post("msg_b", json.dumps({"id": "msg_b", "type": "batch", "events": batch}))
+    for _retry in range(2):
+        running.post("msg_10", digest(10, {"push.sent": 2, "push.clicked": 1}))
+    told = json.loads(running.get("/digests"))
+    [window] = told["windows"]
+    assert (window["from"], window["trigger"]) == ("2027-01-01T10:00:00+00:00", "hourly")
+    assert window["told"] == {"push.clicked": 1, "push.sent": 2}
+    assert window["counted"] == {"push.clicked": 1, "push.sent": 2}
+    assert window["agrees"] is True
+    assert window["ids"] == ["msg_10"]
+
+
+def test_a_batch_counts_singly_and_what_a_digest_carries_does_not(receiver):
+    running = receiver()
+    event = json.loads(single(1, "2027-01-01T10:30:00Z"))
+    running.post("msg_b", json.dumps({"id": "msg_b", "type": "batch", "events": [event]}))
+    running.post("msg_10", digest(10, {"push.sent": 1}, [event]))
+    running.post("msg_p2", digest(10, {"push.sent": 1}, page=2))
+    [window] = json.loads(running.get("/digests"))["windows"]
+    assert (window["told"], window["counted"]) == ({"push.sent": 1}, {"push.sent": 1})
+
+
+def test_what_is_astray_at_the_edge_of_a_window_cancels_in_the_next(receiver):
+    running = receiver()
+    for number, moment in enumerate(("10:20:00", "10:59:59", "11:10:00")):
+        running.post(f"evt_{number}", single(number, f"2027-01-01T{moment}Z"))
+    running.post("msg_11", digest(11, {"push.sent": 2}))
+    running.post("msg_10", digest(10, {"push.sent": 1}))
+    told = json.loads(running.get("/digests"))
+    assert [each["agrees"] for each in told["windows"]] == [False, False]
+    assert [each["from"][11:13] for each in told["windows"]] == ["11", "10"]
+    assert told["together"]["agrees"] is True
+    assert told["together"]["told"] == {"push.sent": 3}
+    page = running.get("/")
+    assert page.count("Digest and single events differ.") == 2
+    assert page.count("Digest and single events agree.") == 1
+    assert "<td>2</td><td>1</td><td>-1</td>" in page
+
+
+def test_a_forged_digest_is_not_shown(receiver):
+    running = receiver()
+    forged = running.post("msg_10", digest(10, {"push.sent": 2}), secret=OTHER)
+    assert forged.status == 400
+    assert json.loads(running.get("/digests"))["windows"] == []
+    assert "1 POSTs with" in running.get("/")
+
+
+def test_the_dashboard_is_a_page_without_scripts_that_shows_texts_as_texts(receiver):
+    running = receiver()
+    evil = "<script>alert(1)</script>"
+    running.post("msg_10", digest(10, {evil: 1}))
+    connection = running.connect()
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    html = response.read().decode()
+    assert response.headers["Content-Security-Policy"] == "default-src 'self'"
+    assert "<script" not in html
+    assert "style=" not in html
+    assert "&lt;script&gt;" in html
+    assert "max-inline-size" in running.get("/style.css")
+
+
 def test_a_handshake_is_answered_with_its_secret_where_the_post_is_authentic(receiver):
     running = receiver()
     agreed = running.post(X_Hook_Secret="a1b2")

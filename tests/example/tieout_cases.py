@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-from datetime import timedelta
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,9 +14,9 @@ from django.utils import timezone
 
 from example_project.campaigns.models import Campaign
 from example_project.campaigns.provider import PushProvider, simulate_devices
-from example_project.demo.subscribers import Subscriber
+from example_project.demo.subscribers import Subscriber, soonest_zone
 from example_project.demo.tieout import Received, Tieout, percentile, tie_out
-from webhooks.models import Delivery, DeliveryAttempt, Event, Subscription
+from webhooks.models import Delivery, DeliveryAttempt, Event, Message, Subscription
 
 pytestmark = pytest.mark.django_db
 
@@ -70,6 +72,37 @@ class Run:
         return tie_out(
             self.campaign, self.subscribers, self.reports, **{"asked_for": EVENTS, **changed}
         )
+
+    def digest(self) -> dict[str, Any]:
+        """Give the first subscriber a digest of half of the events; what it tells of it."""
+        subscription, secret = Subscription.objects.subscribe(
+            requester="app:demo",
+            callback_url="http://127.0.0.1:9/digests",
+            event_types=["push.*"],
+            trigger="hourly",
+            content="counts",
+        )
+        self.subscribers[0] = replace(
+            self.subscribers[0], digest=subscription, digest_secret=secret
+        )
+        events = list(Event.objects.order_by("pk"))
+        counts = Counter(event.type for event in events[: EVENTS // 2])
+        message = Message.objects.create(
+            subscription=subscription, batch=True, counts=json.dumps(counts)
+        )
+        for i, event in enumerate(events):
+            is_in = i < EVENTS // 2
+            Delivery.objects.create(
+                event=event,
+                subscription=subscription,
+                message=message if is_in else None,
+                state=Delivery.State.DELIVERED if is_in else Delivery.State.PENDING,
+                settled_at=timezone.now() if is_in else None,
+            )
+        window = {"ids": [message.pk], "to": "2027-01-01T00:00:00+00:00", "told": dict(counts)}
+        report = self.reports[0]
+        self.reports[0] = Received(report.figures, report.accepted | {message.pk}, [window])
+        return window
 
 
 @pytest.fixture
@@ -172,6 +205,53 @@ def test_duplicates_are_told_but_are_no_failure(run):
 
 def test_a_run_that_took_too_long_does_not_tie_out(run):
     assert run.tie_out(late="time is up").reasons == ("time is up",)
+
+
+def test_a_digest_that_was_delivered_ties_out_as_well(run):
+    run.digest()
+    result = run.tie_out()
+    assert result.reasons == ()
+    assert (result.digests, result.digested, result.undigested) == (1, EVENTS // 2, EVENTS // 2)
+    assert result.deliveries == result.verified  # of the others alone
+
+
+def test_a_digest_that_its_subscriber_does_not_have_is_noticed(run):
+    [pk] = run.digest()["ids"]
+    report = run.reports[0]
+    run.reports[0] = Received(report.figures, report.accepted - {pk}, report.digests)
+    assert run.tie_out().reasons == (
+        f"everything: the digest {pk} was not verified at the subscriber",
+    )
+
+
+def test_a_digest_that_counts_what_it_has_not_is_noticed(run):
+    window = run.digest()
+    Delivery.objects.filter(message=window["ids"][0])[0].delete()
+    [reason] = run.tie_out().reasons
+    assert "counts other events than it has" in reason
+
+
+def test_a_digest_that_is_read_as_other_counts_is_noticed(run):
+    run.digest()["told"]["push.sent"] += 1
+    [reason] = run.tie_out().reasons
+    assert "it has read" in reason
+
+
+def test_a_digest_of_an_event_that_did_not_come_singly_is_noticed(run):
+    window = run.digest()
+    event = Delivery.objects.filter(message=window["ids"][0]).first().event_id
+    report = run.reports[0]
+    run.reports[0] = Received(report.figures, report.accepted - {event}, report.digests)
+    assert any("did not come singly" in reason for reason in run.tie_out().reasons)
+
+
+@pytest.mark.parametrize(
+    ("minute", "zone"),
+    [(0, "Asia/Kathmandu"), (20, "Asia/Kolkata"), (29, "Asia/Kolkata"), (31, "UTC"), (59, "UTC")],
+)
+def test_a_digest_is_asked_for_where_the_hour_ends_first(minute, zone):
+    now = datetime(2027, 1, 1, 10, minute, tzinfo=UTC)
+    assert soonest_zone(now) == zone
 
 
 def test_percentiles_are_nearest_ranks():

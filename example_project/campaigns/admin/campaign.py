@@ -78,8 +78,8 @@ class CampaignAdmin(PagesAdmin):
     search_fields = ("name", "=state")
     # No filter beside the list: its columns need the width.
     search_help_text = gettext_lazy(
-        "By name or state. Delivered is a share of sent, opened (at least once) of delivered, clicked of "
-        "opened."
+        "By name or state. Delivered is a share of sent, opened (at least once) of delivered, "
+        "clicked of opened."
     )
     ordering = ("-pk",)
     sortable_by = ("name", "started_at")
