@@ -253,7 +253,7 @@ class PushProvider:
 
     def _steps(self, device_id: int) -> list[str]:
         """All that will happen to one push after it was sent."""
-        dice = random.Random(f"{self._seed}:{device_id}")
+        dice = random.Random(f"{self._seed}/{device_id}")
         if dice.random() >= self.rates.delivered:
             return [FAILED]
         steps = ["delivered"]
