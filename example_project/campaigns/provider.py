@@ -130,7 +130,7 @@ class PushProvider:
         """
         emitted = self._advance(at_most)
         if self.finished and self.campaign.state == Campaign.State.RUNNING:
-            self._end(Campaign.State.FINISHED)
+            self._finish()
         return emitted
 
     def _advance(self, at_most: int | None) -> int:
@@ -246,10 +246,12 @@ class PushProvider:
         self.campaign.audience = self.audience
         self.campaign.save(update_fields=["state", "started_at", "audience"])
 
-    def _end(self, state: Campaign.State) -> None:
-        self.campaign.state = state
-        self.campaign.finished_at = timezone.now()
-        self.campaign.save(update_fields=["state", "finished_at"])
+    def _finish(self) -> None:
+        ended = {"state": Campaign.State.FINISHED, "finished_at": timezone.now()}
+        # Not where somebody has cancelled it meanwhile.
+        running = Campaign.objects.filter(pk=self.campaign.pk, state=Campaign.State.RUNNING)
+        if running.update(**ended):
+            self.campaign.state, self.campaign.finished_at = ended.values()
 
     def _steps(self, device_id: int) -> list[str]:
         """All that will happen to one push after it was sent."""

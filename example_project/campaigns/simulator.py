@@ -158,10 +158,10 @@ class _Slice:
         return self.provider.finished
 
     def _goes_on(self) -> bool:
-        now = time.monotonic()
-        if now - self._counted >= COUNT:
+        if time.monotonic() - self._counted >= COUNT:
             counting.count(self.simulation.campaign)
             self._counted = time.monotonic()
+        now = time.monotonic()
         if now - self._looked >= LOOK:
             self._looked = now
             held = Simulation.objects.filter(

@@ -280,7 +280,8 @@ def test_subscribers_addresses_are_for_those_who_may_see_subscriptions():
 
 
 def test_only_drafts_can_be_deleted_and_addressed_anew():
-    begun, waiting = sent(3), draft()
+    begun, waiting = draft("Begun"), draft()
+    Campaign.objects.filter(pk=begun.pk).update(state=Campaign.State.RUNNING)
     client = staff()
     assert client.post(url_of("delete", begun.pk), {"post": "yes"}).status_code == 403
     assert client.post(url_of("delete", waiting.pk), {"post": "yes"}).status_code == 302

@@ -108,6 +108,10 @@ def test_a_step_that_another_provider_recorded_meanwhile_is_not_recorded_twice(s
     assert totals_of(campaign) == by_rows(campaign)
 
 
+def test_the_migrations_are_what_the_models_are():
+    call_command("makemigrations", "campaigns", check=True, dry_run=True, verbosity=0)
+
+
 # The check
 
 

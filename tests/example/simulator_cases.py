@@ -141,6 +141,15 @@ def test_what_is_cancelled_stops_and_goes_on_when_it_is_resumed(run, monkeypatch
     is_whole(run)
 
 
+def test_what_is_cancelled_at_the_very_end_stays_cancelled(run):
+    campaign = Campaign.objects.get()
+    simulator.cancel(run.campaign)
+    provider = PushProvider(campaign, audience=0)
+    provider.advance()
+    assert provider.finished
+    assert Campaign.objects.get().state == "cancelled"
+
+
 @pytest.mark.parametrize("after", [0, 1, 25, 70])
 def test_a_process_that_dies_is_followed_by_another_one(run, monkeypatch, after):
     # As django-q2 ends a task whose time is up, or as a signal ends a process: nothing is tidied.
