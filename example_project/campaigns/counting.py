@@ -1,8 +1,9 @@
 """Counting a campaign's events and their deliveries in the webhooks' tables, in the background.
 
 Events have no index by subject, so a count reads what was recorded in the campaign's time, by its
-primary key: ids sort by time. That is 0.1 s for a campaign of 30,000 events, and belongs into no
-request; a count is a snapshot, replaces the last one, and so heals whatever that one missed.
+primary key: ids sort by time. For 30,000 events with 60,000 deliveries that is 0.3 s (SQLite), and
+belongs into no request. A count is a snapshot and replaces the last one, so it heals whatever that
+one missed.
 """
 
 from __future__ import annotations

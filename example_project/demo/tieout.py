@@ -111,7 +111,7 @@ class Tieout:
                     ("  ended otherwise", self.ended - self.dead, "cancelled, discarded, expired"),
                     ("attempts", self.attempts, "POSTs that were sent"),
                     ("  retries", self.retries, ""),
-                    ("POSTs received", self.posts, "as the subscribers count them"),
+                    ("POSTs received", self.posts, "as the subscribers count them, digests too"),
                     ("  verified signatures", self.signatures, ""),
                     ("  rejected signatures", self.rejected, ""),
                     ("  duplicates", self.duplicates, "of messages acknowledged before"),
