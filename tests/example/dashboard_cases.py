@@ -371,6 +371,11 @@ def test_the_list_is_exported_with_its_figures():
     assert len(lines(staff(), url_of("export_all"))) == 3
 
 
+def test_a_list_that_makes_no_sense_is_not_exported():
+    answer = staff().get(url_of("export_all"), {"id__exact": "x"})
+    assert answer.headers["Location"] == f"{url_of('changelist')}?e=1"
+
+
 @pytest.mark.parametrize(
     "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "  =1", "\uff1dHYPERLINK()", '=1","x']
 )
