@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from webhooks.engine.digests import Figures, Plan
+from webhooks.engine.digests import Figures, Plan, first_pending, give_up
+from webhooks.engine.following import Following, note_behind
 from webhooks.engine.freezing import MembersChanged, freeze, render_again, replace
 from webhooks.engine.holdings import Holdings
 from webhooks.engine.lanes import HeldLane
@@ -31,7 +32,7 @@ from webhooks.engine.wake import POLL
 from webhooks.engine.windows import window_that_ends
 from webhooks.formats import get_format
 from webhooks.models import Delivery, Message
-from webhooks.models.delivery import DueDelivery, LanePosition
+from webhooks.models.delivery import DueDelivery, LanePosition, State
 from webhooks.models.subscription import Content
 
 #: Messages that wait in a lane's buffer; it is given more when it has fewer.
@@ -67,10 +68,10 @@ class Composer:
             lane.composed_at = time.monotonic()
             if lane.reshaped:
                 drafts += self._renamed(lane)
-            elif lane.frozen:
-                rows -= max(1, self._load(lane))
             elif lane.plan is not None:
                 rows -= self._go_on(lane, drafts)
+            elif lane.frozen:
+                rows -= max(1, self._load(lane))
             else:
                 gathering.append(lane)
                 rows -= self._limit(lane)
@@ -138,10 +139,10 @@ class Composer:
             message = Message.objects.using(self._using).filter(pk=message_id).first()
             if message is None:
                 continue
-            if message.content == Content.COUNTS and message.window and not message.body_digest:
-                lane.plan = Figures(lane, message.window, message)
-                break
-            members = self._members(message)
+            if message.content == Content.COUNTS:
+                self._load_figures(lane, message)
+                return rows + 1
+            members = read(self._using, message=message)
             rows += max(1, len(members))
             if any(each.id in lane.open for each in members):
                 continue  # under way in another message, and perhaps acknowledged: read it later
@@ -151,18 +152,44 @@ class Composer:
                 break
         return rows
 
-    def _members(self, message: Message) -> list[DueDelivery]:
-        if message.content == Content.COUNTS:
-            # However many they are, the first one stands for all.
-            pending = Delivery.objects.using(self._using).pending().filter(message=message)
-            first = pending.order_by("pk").values_list("pk", flat=True).first()
-            return read(self._using, pk=first) if first else []
-        return read(self._using, message=message)
+    def _load_figures(self, lane: HeldLane, message: Message) -> None:
+        """Make a digest of counts ready, or plan what is to be done before that."""
+        window = message.window
+        assert window is not None
+        if not message.is_gathered:
+            lane.plan = Figures(lane, window)
+            return
+        if message.following:
+            lane.plan = Following(lane, message.pk)
+            return
+        # However many they are, one of them stands for all.
+        head = read(self._using, pk=message.head, message=message)
+        if not head and (head := first_pending(self._using, message)):
+            message.head = head[0].id  # what stood for them has ended, or was removed
+            message.save(using=self._using, update_fields=["head"])
+        if not head or head[0].id in lane.open:
+            return
+        if head[0].due_at > self._holdings.clock.now():
+            # It was met by one that is due, which is behind then.
+            note_behind(self._using, message.pk, State.PENDING, instead_of=("",))
+            lane.plan = Following(lane, message.pk)
+            return
+        told = all(map(lane.may_be_sent, message.counted))
+        body = render_again(self._using, message, head) if told else None
+        if body is not None:
+            lane.after = max(lane.after or (head[0].due_at, LAST), (head[0].due_at, LAST))
+            self._put(lane, head_of(message, head, body))
+        elif give_up(self._using, self._holdings.token, lane, message):
+            lane.plan = Figures(lane, window)
+        else:
+            lane.frozen.insert(0, message.pk)
+            lane.compose_from = time.monotonic() + POLL
 
     def _ready(self, lane: HeldLane, message: Message, members: list[DueDelivery]) -> bool:
         """Put a frozen message into the buffer; False where it must wait for a lock."""
         barred = [each.id for each in members if not lane.may_be_sent(each.event_type)]
-        body = None if barred else render_again(self._using, message, members)
+        told = all(map(lane.may_be_sent, message.counted))
+        body = None if barred or not told else render_again(self._using, message, members)
         if body is None:
             members = [each for each in members if each.id not in barred]
             made = replace(self._using, self._holdings.token, lane, message, members, barred)
@@ -172,8 +199,6 @@ class Composer:
             if not members:
                 return True
             message, body = made, render_again(self._using, made, members) or b""
-        if message.content == Content.COUNTS:
-            lane.after = max(lane.after or (members[0].due_at, LAST), (members[0].due_at, LAST))
         self._put(lane, head_of(message, members, body))
         return True
 
@@ -183,6 +208,14 @@ class Composer:
         """The next round of a lane's digest; how many rows were read."""
         plan, token = lane.plan, self._holdings.token
         assert plan is not None
+        if isinstance(plan, Following):
+            if not plan.step(self._using, token):
+                lane.compose_from = time.monotonic() + POLL
+            elif plan.is_done:
+                lane.plan = None
+                if plan.due_at is not None and plan.due_at <= self._holdings.clock.now():
+                    lane.frozen.insert(0, plan.message_id)
+            return ROWS
         if isinstance(plan, Figures):
             if not plan.step(self._using, token):
                 lane.compose_from = time.monotonic() + POLL
@@ -203,7 +236,9 @@ class Composer:
 
     def _planned(self, lane: HeldLane, plan: Plan | Figures) -> None:
         lane.plan = None
-        lane.after = (plan.window.end, LAST)
+        # Behind all that is in it: what was tried before is due later than its window's end.
+        due_at = plan.head.due_at if isinstance(plan, Figures) and plan.head else plan.window.end
+        lane.after = max(lane.after or (due_at, LAST), (plan.window.end, LAST), (due_at, LAST))
 
     # What is to be gathered
 

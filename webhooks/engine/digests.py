@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db.models import Func, IntegerField, Q
 
 from webhooks.clock import db_now
-from webhooks.engine.freezing import ours, take
+from webhooks.engine.freezing import MembersChanged, ours, take, visible_counts
 from webhooks.engine.parcels import (
     MARKER,
     Draft,
@@ -131,7 +131,7 @@ class Plan:
         pages = Message.objects.using(using).of_window(self.lane.id, self.window.end)
         for message in pages.filter(content=Content.EVENTS).order_by("page"):
             self._number, self._total = message.page, message.pages
-            self._counted = message.counted
+            self._counted = visible_counts(self.lane, message)
         self._packer = Packer(
             get_format(subscription.format), page_size(subscription), thin=is_thin(subscription)
         )
@@ -141,7 +141,7 @@ class Plan:
     def _end(self) -> None:
         self.is_planned = True
         if self._number:
-            # What the pages say that were frozen before.
+            # What the pages say that were frozen before, as far as it may still be told.
             self.counts = Counter(self._counted)
         self._total = max(self._total, self._number + len(self._pages))
 
@@ -155,29 +155,34 @@ class Figures:
     """One window of a lane whose owner wants figures alone: one message for all that is in it.
 
     Its members are gathered in rounds, each in a short transaction, and counted; then it is sealed
-    with its counts. One that is not sealed has no ``body_digest``, and is sent by nobody.
+    with its counts. One that is not sealed has no ``head``, and is sent by nobody.
+
+    Where a sealed one may not be sent any more, or cannot be made again, another one is gathered
+    from what is pending in it: see :func:`give_up`.
     """
 
-    def __init__(self, lane: HeldLane, window: Window, message: Message | None = None) -> None:
-        """message: one that another holder began."""
+    def __init__(self, lane: HeldLane, window: Window) -> None:
         self.lane = lane
         self.window = window
-        self.message = message
+        self.message: Message | None = None
         self.counts: Counter[str] = Counter()
         self.head: DueDelivery | None = None
         self.is_done = False
+        self._replaced: list[str] = []
         self._after = "dlv_" + "0" * 32
-        self._first = ""
 
     def step(self, using: str, token: UUID) -> bool:
         """Gather the next round, or seal it; False where somebody has the lane locked."""
-        gathered = atomically(using, lambda: self._gather(using, token))
+        try:
+            gathered = atomically(using, lambda: self._gather(using, token))
+        except MembersChanged:
+            return False  # the next round reads what there is now
         if gathered is None:
             return False
         # Only now: a transaction may be run again.
         self.message = gathered.message
+        self._replaced = gathered.replaced
         self.counts = gathered.counts
-        self._first = gathered.first
         self._after = gathered.last or self._after
         self.lane.forbidden += gathered.forbidden
         self.head = gathered.head
@@ -187,21 +192,30 @@ class Figures:
     def _gather(self, using: str, token: UUID) -> _Gathered | None:
         if self.lane.id not in ours(using, token, [self.lane]):
             return None
-        message = self.message or self._open(using)
-        pending = Delivery.objects.using(using).pending()
-        mine = pending.filter(subscription_id=self.lane.id, due_at=self.window.end).filter(
-            Q(message=None) | Q(message=message), pk__gt=self._after
-        )
-        rows = list(mine.order_by("pk").values_list("pk", "event__type", "message_id")[:ROUND])
-        sent = [row for row in rows if row[2] or self.lane.may_be_sent(row[1])]
-        take(using, message, [pk for pk, _type, its in sent if its is None])
+        message, replaced = self.message, self._replaced
+        if message is None:
+            message = self._open(using)
+            former = Message.objects.using(using).replaced(self.lane.id, self.window)
+            replaced = list(former.values_list("pk", flat=True))
+        fresh = Q(message=None, due_at=self.window.end)
+        pending = Delivery.objects.using(using).pending().filter(subscription_id=self.lane.id)
+        own = pending.filter(fresh | Q(message__in=[message.pk, *replaced]), pk__gt=self._after)
+        rows = list(own.order_by("pk").values_list("pk", "event__type", "message_id")[:ROUND])
+        sent = [row for row in rows if self.lane.may_be_sent(row[1])]
+        barred = [row[0] for row in rows if not self.lane.may_be_sent(row[1])]
+        # What an earlier holder took, or told of before, while it was still allowed.
+        if barred:
+            pending.filter(pk__any=barred).update(message=None)
+        others = [pk for pk, _type, its in sent if its != message.pk]
+        if others:
+            take(using, message, others, among=replaced)
         types = (type_ for _pk, type_, _its in sent if type_ != MARKER)
         gathered = _Gathered(
             message=message,
+            replaced=replaced,
             counts=self.counts + Counter(types),
-            first=self._first or (sent[0][0] if sent else ""),
             last=rows[-1][0] if rows else "",
-            forbidden=[row[0] for row in rows if row not in sent],
+            forbidden=barred,
             is_last=len(rows) < ROUND,
         )
         if gathered.is_last:
@@ -211,7 +225,7 @@ class Figures:
     def _open(self, using: str) -> Message:
         """The message that another holder began, or a new one."""
         found = Message.objects.using(using).of_window(self.lane.id, self.window.end)
-        message = found.filter(content=Content.COUNTS, body_digest="").first()
+        message = found.filter(content=Content.COUNTS, head=None).first()
         if message is None:
             message = new_message(self.lane.subscription, db_now(using))
             message.content = Content.COUNTS
@@ -222,16 +236,48 @@ class Figures:
     def _seal(self, using: str, gathered: _Gathered) -> DueDelivery | None:
         """Write the counts: from here on it may be sent, and is always the same."""
         message = gathered.message
-        head = read(using, pk=gathered.first) if gathered.first else []
+        # Not the first that was gathered: that one may have ended since.
+        head = first_pending(using, message)
         if not head:
-            message.delete(using=using)
+            if message.members.using(using).exists():
+                Message.objects.using(using).filter(pk=message.pk).update(
+                    superseded_at=db_now(using)
+                )
+            else:
+                message.delete(using=using)
             return None
         message.take_window(self.window, 1, 1, gathered.counts)
         message.count = sum(gathered.counts.values())
+        message.head = head[0].id
         body = rendered(message, head) or b""
         message.body_digest = digest(body)
         message.save(using=using)
         return head_of(message, head, body)
+
+
+def first_pending(using: str, message: Message) -> list[DueDelivery]:
+    """The pending member of a digest of counts that is due first, if there is one."""
+    pending = Delivery.objects.using(using).pending()
+    found = pending.filter(subscription_id=message.subscription_id, message=message)
+    first = found.order_by("due_at", "pk").values_list("pk", flat=True).first()
+    return read(using, pk=first) if first else []
+
+
+def give_up(using: str, token: UUID, lane: HeldLane, message: Message) -> bool:
+    """End a digest of counts that is not to be sent as it is; False where the lane is locked.
+
+    It is never sent again. What is pending in it stays there, however much it is, until
+    :class:`Figures` has gathered it into another one of the same window.
+    """
+
+    def work() -> bool:
+        if lane.id not in ours(using, token, [lane]):
+            return False
+        rows = Message.objects.using(using).filter(pk=message.pk)
+        rows.update(superseded_at=db_now(using), following="")
+        return True
+
+    return atomically(using, work)
 
 
 @dataclass(slots=True)
@@ -239,8 +285,8 @@ class _Gathered:
     """What one round of figures found."""
 
     message: Message
+    replaced: list[str]
     counts: Counter[str]
-    first: str
     last: str
     forbidden: list[str]
     is_last: bool

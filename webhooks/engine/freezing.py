@@ -12,10 +12,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from django.db.models import Q
+
 from webhooks.clock import db_now
 from webhooks.engine.parcels import Draft, digest, draft, new_message, rendered
 from webhooks.engine.transactions import atomically
-from webhooks.models import Delivery, Lane, Message, Subscription
+from webhooks.models import Delivery, Lane, Message
 from webhooks.models.delivery import DueDelivery
 
 if TYPE_CHECKING:
@@ -51,13 +53,14 @@ def _freeze(using: str, token: UUID, drafts: Sequence[tuple[HeldLane, Draft]]) -
     return mine
 
 
-def take(using: str, message: Message, ids: Sequence[str]) -> None:
+def take(using: str, message: Message, ids: Sequence[str], among: Sequence[str] = ()) -> None:
     """Make pending deliveries that are in no message members of this one.
 
-    Under the lane's lock. Raises MembersChanged unless all of them are.
+    among: messages that were given up, whose members may be taken as well. Under the lane's lock.
+    Raises MembersChanged unless all of them are.
     """
-    free = Delivery.objects.using(using).pending().filter(pk__any=ids, message=None)
-    if free.update(message=message) != len(ids):
+    free = Delivery.objects.using(using).pending().filter(pk__any=ids)
+    if free.filter(Q(message=None) | Q(message__in=among)).update(message=message) != len(ids):
         raise MembersChanged(f"{message.pk} lost members before it was frozen")
 
 
@@ -72,8 +75,9 @@ def replace(
     """End a message whose bytes cannot be made again; its members go out under a new id.
 
     members: those that are still to be sent. leaving: pending members that may not be; they are
-    given back. The new message, in the subscription's present format, keeps window and page; where
-    the old one was never rendered, it stays, for nobody has seen it. None: not now.
+    given back. The new message, in the subscription's present format, keeps window and page, and
+    the counts of what may still be told. Not for a digest of counts (``digests.give_up``). None:
+    not now.
     """
     return atomically(using, lambda: _replace(using, token, lane, old, members, leaving))
 
@@ -91,7 +95,7 @@ def _replace(
     now = db_now(using)
     pending = Delivery.objects.using(using).pending().filter(message=old)
     pending.filter(pk__any=leaving).update(message=None)
-    made = draft(_successor(lane.subscription, old, now), members)
+    made = draft(_successor(lane, old, now), members)
     pending.update(message=None)
     Message.objects.using(using).filter(pk=old.pk).update(superseded_at=now)
     if members:
@@ -116,16 +120,13 @@ def render_again(using: str, message: Message, members: Sequence[DueDelivery]) -
     return body if body is not None and digest(body) == message.body_digest else None
 
 
-def _successor(subscription: Subscription, old: Message, now: datetime) -> Message:
-    made = new_message(subscription, now, batch=old.batch)
-    for name in (
-        "content",
-        "window_trigger",
-        "window_from",
-        "window_to",
-        "page",
-        "pages",
-        "counts",
-    ):
-        setattr(made, name, getattr(old, name))
+def visible_counts(lane: HeldLane, message: Message) -> dict[str, int]:
+    """The counts of a digest, but for types that its owner may not see any more."""
+    return {name: n for name, n in message.counted.items() if lane.may_be_sent(name)}
+
+
+def _successor(lane: HeldLane, old: Message, now: datetime) -> Message:
+    made = new_message(lane.subscription, now, batch=old.batch)
+    if old.window is not None:
+        made.take_window(old.window, old.page, old.pages, visible_counts(lane, old))
     return made

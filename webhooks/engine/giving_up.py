@@ -12,6 +12,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from webhooks.clock import db_now
 from webhooks.conf import settings
+from webhooks.engine.following import settle_behind
 from webhooks.engine.transactions import atomically
 from webhooks.lifecycle import change_status
 from webhooks.models import Delivery, Lane, Subscription
@@ -92,9 +93,11 @@ def _expire(using: str, pk: str, before: datetime, room: int) -> int:
         return 0
     if not _overdue(using, before).filter(pk=pk).exists():
         return 0
+    behind = settle_behind(using, pk, room)
+    room -= behind
     pending = Delivery.objects.using(using).pending().filter(subscription_id=pk)
     ids = sorted(pending.order_by("due_at", "pk").values_list("pk", flat=True)[:room])
     # Locked in the order of their ids first, as everybody does.
     list(pending.filter(pk__any=ids).order_by("pk").select_for_update().values_list("pk"))
     pending.filter(pk__any=ids).settle(State.EXPIRED, now=db_now(using), reason=TOO_LONG)
-    return len(ids)
+    return behind + len(ids)

@@ -17,6 +17,7 @@ from uuid import UUID
 from webhooks.clock import Clock
 from webhooks.conf import settings
 from webhooks.engine import leases
+from webhooks.engine.following import settle_behind
 from webhooks.engine.lanes import HeldLane
 from webhooks.engine.retiming import retime_some
 from webhooks.engine.transactions import atomically
@@ -258,7 +259,7 @@ class Holdings:
         room = END_BATCH
         for lane in self._in_turn(lanes):
             pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
-            ended = self._end_some(pending, State.CANCELLED, "unsubscribed", room)
+            ended = self._end_some(lane.id, pending, State.CANCELLED, "unsubscribed", room)
             lane.end_from = time.monotonic()
             if ended == room:
                 break  # the rest in the next rounds: others do not wait for it
@@ -276,7 +277,7 @@ class Holdings:
             until: Any = lane.row.discard_before  # as it discards, it has one
             pending = Delivery.objects.using(self.using).pending().filter(subscription_id=lane.id)
             pending = pending.unwanted(until)
-            ended = self._end_some(pending, State.DISCARDED, "resumed", room)
+            ended = self._end_some(lane.id, pending, State.DISCARDED, "resumed", room)
             lane.end_from = time.monotonic()
             if ended == room:
                 break
@@ -316,13 +317,16 @@ class Holdings:
             )
             lane.forbidden = []
 
-    def _end_some(self, pending: Any, state: State, reason: str, room: int) -> int:
-        """End up to ``room`` pending deliveries; how many were found."""
-        ids = list(pending.order_by("pk").values_list("pk", flat=True)[:room])
+    def _end_some(
+        self, subscription_id: str, pending: Any, state: State, reason: str, room: int
+    ) -> int:
+        """End up to ``room`` pending deliveries of a lane; how many were found."""
+        behind = settle_behind(self.using, subscription_id, room)
+        ids = list(pending.order_by("pk").values_list("pk", flat=True)[: room - behind])
         if ids:
             # Under the same conditions still: one may have been asked for again meanwhile.
             pending.filter(pk__any=ids).settle(state, now=self.clock.now(), reason=reason)
-        return len(ids)
+        return behind + len(ids)
 
     def freed(self, lanes: Collection[HeldLane]) -> None:
         for lane in lanes:

@@ -37,6 +37,7 @@ from webhooks.transports.base import Request
 
 if TYPE_CHECKING:
     from webhooks.engine.digests import Figures, Plan
+    from webhooks.engine.following import Following
 
 logger = logging.getLogger("webhooks")
 
@@ -93,7 +94,7 @@ class HeldLane:
         self.frozen: list[str] = []
         #: Tried before, in another format or payload: they go out under new ids.
         self.reshaped: list[DueDelivery] = []
-        self.plan: Plan | Figures | None = None
+        self.plan: Plan | Figures | Following | None = None
         #: The message that each delivery stands for which is in flight, or not yet written.
         self.sent_for: dict[str, str] = {}
         #: When it was last given batches, and when it may be next, in monotonic seconds.

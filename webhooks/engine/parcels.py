@@ -32,6 +32,7 @@ COLUMNS: Final = (
     *("pk", "subscription_id", "attempts", "due_at", "first_due_at", "trigger", "event_id"),
     *("event__type", "event__subject", "event__requester", "event__occurred_at"),
     *("event__created_at", "event__data", "retries_from", "message_id"),
+    "clock_stopped_ms",
 )
 
 

@@ -17,6 +17,7 @@ from uuid import UUID
 from webhooks import notices, signals
 from webhooks.clock import Clock
 from webhooks.conf import settings
+from webhooks.engine import following
 from webhooks.engine.lanes import HeldLane, Job
 from webhooks.engine.outcome import Outcome, Verdict, judge
 from webhooks.engine.parcels import members_of, waits
@@ -206,7 +207,7 @@ class Recorder:
         if not failures:
             return failures
         pending = Delivery.objects.using(self._using).pending()
-        # The members of a batch are changed together, so the one that stands for them tells.
+        # Whoever asks for a member of a batch changes the one that stands for them as well.
         rows = pending.filter(pk__any=[each.job.delivery.id for each in failures])
         # Each way to ask leaves a trace in one of these.
         columns = ("due_at", "retries_from", "trigger", "message_id")
@@ -224,7 +225,9 @@ class Recorder:
         for result in results:
             decision, job = result.decision, result.job
             if job.delivery.parcel is not None:
-                deliveries.filter(message=job.delivery.message_id).settle(
+                following.settle(
+                    self._using,
+                    job.delivery,
                     decision.state,
                     now=result.answered_at,
                     reason=decision.reason,
@@ -248,8 +251,7 @@ class Recorder:
             decision, delivery = result.decision, result.job.delivery
             assert decision.due_at is not None
             if delivery.parcel is not None:
-                members = Delivery.objects.using(self._using).filter(message=delivery.message_id)
-                members.reschedule_together(decision.due_at, result.job.number)
+                following.reschedule(self._using, delivery, decision.due_at, result.job.number)
                 continue
             rows.append((delivery.id, decision.due_at, result.job.number))
         Delivery.objects.using(self._using).reschedule(sorted(rows))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +18,13 @@ from django.db import InterfaceError, OperationalError
 
 from webhooks import access, catalog
 from webhooks.clock import db_now
+from webhooks.engine.following import ROUND
 from webhooks.engine.transactions import atomically
 from webhooks.models import Delivery, DeliveryAttempt, Lane, Message, Replay, Subscription
 from webhooks.models.delivery import State
 from webhooks.models.fields import new_delivery_id
 from webhooks.models.replay import Selection
-from webhooks.models.subscription import Status
+from webhooks.models.subscription import Content, Status
 
 logger = logging.getLogger("webhooks")
 
@@ -145,8 +146,9 @@ def revive(
 ) -> None:
     """Make deliveries of a locked lane due now, whether they ended or are pending.
 
-    together: whatever travelled in a batch with one of them comes along, under the same id. Else
-    each leaves its batch, to be gathered anew; what is pending in one stays: it comes by itself.
+    together: whatever travelled in a batch with one of them comes along, under the same id; of a
+    large digest of counts, in rounds that the lane's holder makes. Else each leaves its batch, to
+    be gathered anew; what is pending in one stays: it comes by itself.
     """
     deliveries = Delivery.objects.using(using)
     batches = Message.objects.using(using).batches(
@@ -154,7 +156,7 @@ def revive(
     )
     members = deliveries.filter(message__in=[message.pk for message in batches])
     if together:
-        ids = {*ids, *members.values_list("pk", flat=True)}
+        ids = {*ids, *_companions(using, batches, ids)}
     # Locked in the order of their ids first, as everybody does: an acknowledgement needs no lane.
     locked = deliveries.filter(pk__any=sorted(ids)).order_by("pk").select_for_update()
     states = dict(locked.values_list("pk", "state"))
@@ -174,6 +176,31 @@ def revive(
     if set(states.values()) != {State.PENDING}:
         concerned.revive(trigger=trigger, now=now, clock_ms=lane.clock_at(now))
     Lane.objects.using(using).expect([lane], now)
+
+
+def _companions(using: str, batches: Iterable[Message], ids: Collection[str]) -> list[str]:
+    """What is to be made due with these deliveries, for their batches are sent again.
+
+    Of a digest of counts that is large, the head, which the others follow. One that was given up
+    is not sent again: what belonged to it then comes alone.
+    """
+    deliveries = Delivery.objects.using(using)
+    found: list[str] = []
+    for message in batches:
+        members = deliveries.filter(message=message)
+        if message.content == Content.COUNTS and message.superseded_at is not None:
+            members.filter(pk__any=sorted(ids)).update(message=None)
+        elif message.content == Content.COUNTS and message.count > ROUND:
+            if message.head is None:
+                continue  # it is being gathered, and has what is pending
+            if not members.filter(pk=message.head).exists():
+                message.head = members.filter(pk__any=sorted(ids)).earliest("pk").pk
+            message.following = State.PENDING
+            message.save(using=using, update_fields=["head", "following"])
+            found.append(message.head)
+        else:
+            found += members.values_list("pk", flat=True)
+    return found
 
 
 def _add(using: str, lane: Lane, events: Collection[str], *, trigger: str, now: datetime) -> None:

@@ -2,7 +2,8 @@
 
 A delivery is one event for one subscription. It changes in three ways only:
 :meth:`~DeliveryQuerySet.settle` ends it, :meth:`~DeliveryQuerySet.reschedule` moves its next try,
-:meth:`~DeliveryQuerySet.revive` (or ``hasten``, while it is pending) makes it due once more.
+:meth:`~DeliveryQuerySet.revive` (or ``hasten``, while it is pending) makes it due once more. Those
+that travel with it may :meth:`~DeliveryQuerySet.follow`.
 """
 
 from __future__ import annotations
@@ -190,6 +191,13 @@ class DeliveryQuerySet(QueueReader):
             **values,
         )
 
+    def follow(self, head: Delivery) -> int:
+        """Make these deliveries what the one is that stands for them, in a message of many.
+
+        It was settled, rescheduled or revived; nothing else is decided here.
+        """
+        return self.update(**{name: getattr(head, name) for name in FOLLOWED})
+
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
         """Insert deliveries as fan-out makes them; an (event, subscription) there is stays."""
         insert_rows(self.db, Delivery, FANNED_OUT, rows, ignore_conflicts=True)
@@ -291,6 +299,17 @@ class Delivery(models.Model):
         own: str = self.message_id or self.event_id
         return own
 
+    @property
+    def was_asked_for(self) -> bool:
+        """Whether a person asked for its next try; those that follow are retries of that."""
+        return bool(self.trigger) and self.attempts == self.retries_from
+
+
+#: What members of a message take over from the one that stands for them.
+FOLLOWED = (
+    *("state", "reason", "settled_at", "due_at", "first_due_at"),
+    *("attempts", "retries_from", "trigger", "clock_stopped_ms"),
+)
 
 #: The columns that fan-out fills, in this order.
 FANNED_OUT = (

@@ -28,6 +28,20 @@ class MessageQuerySet(models.QuerySet["Message"]):
             subscription_id=subscription_id, batch=True, window_to=end, superseded_at=None
         )
 
+    def replaced(self, subscription_id: str, window: Window) -> Self:
+        """Digests of counts of a window that were given up for another one."""
+        return self.filter(
+            subscription_id=subscription_id,
+            content=Content.COUNTS,
+            window_from=window.begin,
+            window_to=window.end,
+            superseded_at__isnull=False,
+        )
+
+    def behind(self, subscription_id: str) -> Self:
+        """Those of a subscription whose members are not yet what has become of their head."""
+        return self.filter(subscription_id=subscription_id).exclude(following="").order_by("pk")
+
     def batches(self, ids: Collection[str]) -> Self:
         """Those of these messages that are batches: their members share whatever becomes of one."""
         return self.filter(pk__any=sorted(ids), batch=True)
@@ -40,7 +54,11 @@ class Message(models.Model):
     message. window_…, page, pages, counts: of a digest alone; ``counts`` is JSON, events of each
     type in the whole window. body_digest: "" while the members of a digest of counts are gathered,
     and where the body could not be rendered. superseded_at: when its members were given to another
-    message, for these bytes could not be made again.
+    message, for these bytes could not be made again, or may not be sent any more.
+
+    head, following: of a digest of counts alone. The member that stands for all in the queue, None
+    while they are gathered; and the state that has become of it, while others are still to follow
+    (``engine/following.py``).
     """
 
     id = PrefixedIdField(prefix="msg", primary_key=True, default=new_message_id, editable=False)
@@ -67,15 +85,32 @@ class Message(models.Model):
         max_length=64, blank=True, default="", help_text=_("SHA-256 of the body, hex.")
     )
     superseded_at = models.DateTimeField(_("superseded at"), null=True, blank=True)
+    # No foreign key: a member that is removed must not be looked for here.
+    head = PrefixedIdField(prefix="dlv", null=True, blank=True, editable=False)
+    following = models.CharField(
+        max_length=16, blank=True, default="", db_default="", editable=False
+    )
 
     objects = MessageQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("message")
         verbose_name_plural = _("messages")
+        indexes = [
+            models.Index(
+                fields=["subscription"],
+                condition=~models.Q(following=""),
+                name="webhooks_message_behind",
+            ),
+        ]
 
     def __str__(self) -> str:
         return str(self.pk)
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether a digest of counts has all its members, and may be sent."""
+        return self.head is not None and self.superseded_at is None
 
     @property
     def window(self) -> Window | None:
