@@ -52,6 +52,7 @@ def transport(settings: Any) -> Iterator[type[RecordingTransport]]:
 
 @pytest.fixture(autouse=True)
 def _small_rounds(monkeypatch: Any) -> None:
+    monkeypatch.setattr(digests, "GATHERED", 4)
     for module in (digests, following, replays):
         monkeypatch.setattr(module, "ROUND", 4)
 
@@ -421,6 +422,19 @@ def test_a_head_that_was_removed_is_stood_for_by_another(clock: Clock, transport
     assert len(transport.sent) == 2
     check_ids(transport)
     assert states() == {"delivered": PAID + SHIPPED - 1}
+
+
+def test_members_know_of_a_try_before_the_next_one_in_a_lane_in_order_too(
+    clock: Clock, transport: Any
+) -> None:
+    """There a failure moves no due time: the lane waits."""
+    subscribed(ordered=True)
+    a_window(clock)
+    transport.fates = [500, "before"]
+    deliver()
+    due_again(clock)
+    assert not deliver_or_die()
+    assert set(Delivery.objects.values_list("attempts", flat=True)) == {1}
 
 
 def test_what_was_acknowledged_is_not_called_discarded(

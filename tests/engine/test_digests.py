@@ -169,6 +169,7 @@ def test_what_is_asked_for_again_comes_without_a_window(clock: Clock, transport:
 @pytest.fixture
 def _small_rounds(monkeypatch: Any) -> None:
     monkeypatch.setattr(digests, "ROUND", 7)
+    monkeypatch.setattr(digests, "GATHERED", 7)
 
 
 @pytest.mark.usefixtures("_small_rounds")

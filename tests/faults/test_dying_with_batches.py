@@ -1,5 +1,5 @@
 """Workers that die around a batch: between its freeze and its POST, between POST and record, while
-a digest is planned, and between its pages."""
+a digest is planned, between its pages, and while the members of a large one follow."""
 
 from __future__ import annotations
 
@@ -101,3 +101,25 @@ def test_a_worker_that_dies_between_the_pages_of_a_digest(
     pages = {post.id: (post.json["page"], post.json["pages"]) for post in receiver.posts}
     assert sorted(pages.values()) == [(page, 6) for page in range(1, 7)]
     assert {str(post.json["counts"]) for post in receiver.posts} == {"{'order.paid': 60}"}
+
+
+# Three rounds gather the members, a fourth commit has the answer, and three rounds follow it.
+@pytest.mark.parametrize(("nth", "at"), [(4, "after"), (5, "before"), (6, "after")])
+def test_a_worker_that_dies_while_members_of_a_digest_of_counts_follow(
+    receiver: Receiver, start_faulty: Callable[..., Any], nth: int, at: str
+) -> None:
+    subscribe(receiver, trigger="hourly", content="counts")
+    emit_orders(EVENTS)
+    fan_out_all()
+    end = window_of(db_now("default") - timedelta(hours=1), "hourly", "UTC").end
+    Delivery.objects.update(due_at=end, first_due_at=end)
+    Lane.objects.update(claim_at=end, latency_ms=20)
+    rounds = {"webhooks.engine.digests.GATHERED": 20, "webhooks.engine.following.ROUND": 20}
+    die(start_faulty, sql=PLACES["answers"], at=at, nth=nth, constants=rounds)
+    assert states()["delivered"] == {4: 1, 5: 1, 6: 41}[nth]
+    end_leases()
+    deliver()
+    [post] = receiver.posts
+    assert post.json["counts"] == {"order.paid": EVENTS}
+    assert states() == {"delivered": EVENTS}
+    assert DeliveryAttempt.objects.count() == 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from django.db.models import Func, IntegerField, Q
+from django.db.models import Func, IntegerField
 
 from webhooks.clock import db_now
 from webhooks.engine.freezing import MembersChanged, ours, take, visible_counts
@@ -38,8 +38,11 @@ from webhooks.models.subscription import Content
 if TYPE_CHECKING:
     from webhooks.engine.lanes import HeldLane
 
-#: Deliveries that are planned in one round.
-ROUND: Final = 2500
+#: Deliveries that are planned in one round, and that are gathered for a digest of counts: those
+#: are written, one by one.
+ROUND, GATHERED = 2500, 1000
+#: Before every delivery.
+_FIRST: Final = "dlv_" + "0" * 32
 
 
 class Octets(Func):
@@ -84,7 +87,7 @@ class Plan:
         rows = list(
             Delivery.objects.using(using)
             .pending()
-            .filter(**self._own, pk__gt=self._after or "dlv_" + "0" * 32)
+            .filter(**self._own, pk__gt=self._after or _FIRST)
             .order_by("pk")
             .values_list("pk", "event__type", "event__subject", Octets("event__data"))[:ROUND]
         )
@@ -168,8 +171,9 @@ class Figures:
         self.counts: Counter[str] = Counter()
         self.head: DueDelivery | None = None
         self.is_done = False
-        self._replaced: list[str] = []
-        self._after = "dlv_" + "0" * 32
+        #: Where its members are: conditions, each with an index that has them in their order.
+        self._sources: list[dict[str, Any]] = []
+        self._after = _FIRST
 
     def step(self, using: str, token: UUID) -> bool:
         """Gather the next round, or seal it; False where somebody has the lane locked."""
@@ -181,57 +185,57 @@ class Figures:
             return False
         # Only now: a transaction may be run again.
         self.message = gathered.message
-        self._replaced = gathered.replaced
         self.counts = gathered.counts
-        self._after = gathered.last or self._after
+        self._sources = gathered.sources
+        self._after = gathered.last
         self.lane.forbidden += gathered.forbidden
         self.head = gathered.head
-        self.is_done = gathered.is_last
+        self.is_done = not gathered.sources
         return True
 
     def _gather(self, using: str, token: UUID) -> _Gathered | None:
         if self.lane.id not in ours(using, token, [self.lane]):
             return None
-        message, replaced = self.message, self._replaced
+        message, sources = self.message, self._sources
         if message is None:
-            message = self._open(using)
-            former = Message.objects.using(using).replaced(self.lane.id, self.window)
-            replaced = list(former.values_list("pk", flat=True))
-        fresh = Q(message=None, due_at=self.window.end)
-        pending = Delivery.objects.using(using).pending().filter(subscription_id=self.lane.id)
-        own = pending.filter(fresh | Q(message__in=[message.pk, *replaced]), pk__gt=self._after)
-        rows = list(own.order_by("pk").values_list("pk", "event__type", "message_id")[:ROUND])
+            message, sources = self._open(using)
+        pending = Delivery.objects.using(using).pending()
+        own = pending.filter(**sources[0], pk__gt=self._after).order_by("pk")
+        rows = list(own.values_list("pk", "event__type", "message_id")[:GATHERED])
         sent = [row for row in rows if self.lane.may_be_sent(row[1])]
         barred = [row[0] for row in rows if not self.lane.may_be_sent(row[1])]
-        # What an earlier holder took, or told of before, while it was still allowed.
-        if barred:
+        if barred:  # and taken by an earlier holder, while it was still allowed
             pending.filter(pk__any=barred).update(message=None)
         others = [pk for pk, _type, its in sent if its != message.pk]
         if others:
-            take(using, message, others, among=replaced)
+            take(using, message, others, former=sources[0].get("message"))
         types = (type_ for _pk, type_, _its in sent if type_ != MARKER)
+        is_read = len(rows) < GATHERED
         gathered = _Gathered(
             message=message,
-            replaced=replaced,
             counts=self.counts + Counter(types),
-            last=rows[-1][0] if rows else "",
+            sources=sources[1:] if is_read else sources,
+            last=_FIRST if is_read else rows[-1][0],
             forbidden=barred,
-            is_last=len(rows) < ROUND,
         )
-        if gathered.is_last:
+        if not gathered.sources:
             gathered.head = self._seal(using, gathered)
         return gathered
 
-    def _open(self, using: str) -> Message:
-        """The message that another holder began, or a new one."""
-        found = Message.objects.using(using).of_window(self.lane.id, self.window.end)
+    def _open(self, using: str) -> tuple[Message, list[dict[str, Any]]]:
+        """The message that another holder began, or a new one; and where its members are."""
+        messages = Message.objects.using(using)
+        former = messages.replaced(self.lane.id, self.window).values_list("pk", flat=True)
+        found = messages.of_window(self.lane.id, self.window.end)
         message = found.filter(content=Content.COUNTS, head=None).first()
+        taken = [] if message is None else [message.pk]
         if message is None:
             message = new_message(self.lane.subscription, db_now(using))
             message.content = Content.COUNTS
             message.take_window(self.window, 1, 1, {})
             message.save(using=using, force_insert=True)
-        return message
+        fresh = {"subscription_id": self.lane.id, "due_at": self.window.end, "message": None}
+        return message, [*({"message": pk} for pk in (*taken, *former)), fresh]
 
     def _seal(self, using: str, gathered: _Gathered) -> DueDelivery | None:
         """Write the counts: from here on it may be sent, and is always the same."""
@@ -285,9 +289,8 @@ class _Gathered:
     """What one round of figures found."""
 
     message: Message
-    replaced: list[str]
     counts: Counter[str]
+    sources: list[dict[str, Any]]
     last: str
     forbidden: list[str]
-    is_last: bool
     head: DueDelivery | None = None

@@ -12,8 +12,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.db.models import Q
-
 from webhooks.clock import db_now
 from webhooks.engine.parcels import Draft, digest, draft, new_message, rendered
 from webhooks.engine.transactions import atomically
@@ -53,14 +51,14 @@ def _freeze(using: str, token: UUID, drafts: Sequence[tuple[HeldLane, Draft]]) -
     return mine
 
 
-def take(using: str, message: Message, ids: Sequence[str], among: Sequence[str] = ()) -> None:
+def take(using: str, message: Message, ids: Sequence[str], former: str | None = None) -> None:
     """Make pending deliveries that are in no message members of this one.
 
-    among: messages that were given up, whose members may be taken as well. Under the lane's lock.
+    former: the message that they are in, which was given up; None: in none. Under the lane's lock.
     Raises MembersChanged unless all of them are.
     """
-    free = Delivery.objects.using(using).pending().filter(pk__any=ids)
-    if free.filter(Q(message=None) | Q(message__in=among)).update(message=message) != len(ids):
+    free = Delivery.objects.using(using).pending().filter(pk__any=ids, message=former)
+    if free.update(message=message) != len(ids):
         raise MembersChanged(f"{message.pk} lost members before it was frozen")
 
 
