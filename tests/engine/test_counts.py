@@ -519,6 +519,20 @@ def test_signals_fire_once_for_each_post_of_a_digest_of_counts(
     assert {said["event_id"] for _name, said in heard} == {head.event_id}
 
 
+def test_a_digest_of_counts_that_is_given_up_is_told_of_once(
+    clock: Clock, transport: Any, heard: list[tuple[str, dict[str, Any]]], settings: Any
+) -> None:
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "RETRY_SCHEDULE": ()}
+    subscribed()
+    subscribed(event_types=["webhooks.delivery.dead"], trigger="realtime", content="events")
+    a_window(clock)
+    transport.fates = [500]
+    deliver()
+    assert [name for name, _said in heard] == ["delivery_dead", "delivery_succeeded"]
+    assert Event.objects.filter(type="webhooks.delivery.dead").count() == 1
+    assert states() == {"dead": PAID + SHIPPED, "delivered": 1}
+
+
 def test_signals_fire_for_each_event_of_another_digest(
     clock: Clock, transport: Any, heard: list[tuple[str, dict[str, Any]]]
 ) -> None:
