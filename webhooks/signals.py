@@ -3,12 +3,12 @@
 All but the first are sent with ``send_robust`` after the transaction they speak of has committed;
 an exception in a receiver is logged and goes no further.
 
-Those of deliveries are sent for each answer to a POST that was written, and counts for its delivery:
+Those of deliveries are sent for each answer to a POST that was written and counts for its delivery:
 for one event, once; for a batch or a digest's page, once for each delivery in it, in the order of
 their ids. For a digest of counts, however many events it counts, once in all: of the delivery that
 stands for it, whose ``delivery_id``, ``event_id`` and ``event_type`` they carry. The others in it
-take over its state later, silently. A process that dies between the commit and the signal takes the
-signal with it.
+take over its state later, silently. A process that dies between the commit and the signal takes
+the signal with it.
 """
 
 from django.dispatch import Signal

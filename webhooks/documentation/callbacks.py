@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from webhooks.catalog import EventType
+from webhooks.documentation import parcels
 from webhooks.documentation.pages import facts
 from webhooks.documentation.schemas import documented_message, message_schema
 from webhooks.documentation.signed import signed_example
@@ -28,52 +29,75 @@ _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 
 
 def section(types: Iterable[EventType]) -> dict[str, Any]:
-    """One path item for each event type."""
+    """One path item for each event type; then batches and digests, which may hold any of them."""
     answers = _answers()
-    return {event_type.name: {"post": _operation(event_type, answers)} for event_type in types}
+    told = list(types)
+    found = {event_type.name: {"post": _operation(event_type, answers)} for event_type in told}
+    if told:
+        found |= {
+            "batch": {"post": _several("batch", "Several events", parcels.batch(told), answers)},
+            "digest": {"post": _several("digest", "A digest", parcels.digest(told), answers)},
+        }
+    return found
 
 
 def schemas(types: Iterable[EventType]) -> dict[str, Any]:
     """The messages' schemas, by their names among the components."""
-    return {
+    told = list(types)
+    messages = {
         event_type.name: message_schema(event_type, at=f"#/components/schemas/{event_type.name}")
-        for event_type in types
+        for event_type in told
     }
+    return messages | parcels.schemas(told) if told else messages
 
 
 def _operation(event_type: EventType, answers: dict[str, Any]) -> dict[str, Any]:
-    sent = signed_example(event_type).headers
-    operation: dict[str, Any] = {
-        "operationId": f"on.{event_type.name}",
+    standard = {
+        "schema": {"$ref": f"#/components/schemas/{event_type.name}"},
+        "example": documented_message(event_type),
+    }
+    operation = _post(
+        f"on.{event_type.name}",
+        event_type.title or event_type.name,
+        {"application/json": standard, **parcels.single(event_type)},
+        answers,
+        signed_example(event_type).headers,
+    )
+    if event_type.description:
+        operation["description"] = event_type.description
+    return operation
+
+
+def _several(
+    name: str, summary: str, content: dict[str, Any], answers: dict[str, Any]
+) -> dict[str, Any]:
+    return _post(f"on.{name}", summary, content, answers, {"webhook-id": parcels.MESSAGE_ID})
+
+
+def _post(
+    operation_id: str,
+    summary: str,
+    content: dict[str, Any],
+    answers: dict[str, Any],
+    sent: Mapping[str, str],
+) -> dict[str, Any]:
+    """sent: headers of the example, as far as all that is shown has them."""
+    parameters = []
+    for name, (description, schema) in _HEADERS.items():
+        header = {"name": name, "in": "header", "required": True, "description": description}
+        parameters.append(header | {"schema": schema})
+        if name in sent:
+            parameters[-1]["example"] = sent[name]
+    return {
+        "operationId": operation_id,
         "tags": ["deliveries"],
-        "summary": event_type.title or event_type.name,
-        "parameters": [
-            {
-                "name": name,
-                "in": "header",
-                "required": True,
-                "description": description,
-                "schema": schema,
-                "example": sent[name],
-            }
-            for name, (description, schema) in _HEADERS.items()
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"$ref": f"#/components/schemas/{event_type.name}"},
-                    "example": documented_message(event_type),
-                }
-            },
-        },
+        "summary": summary,
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": content},
         "responses": answers,
         # The signature is the proof; the API's tokens have no part in it.
         "security": [],
     }
-    if event_type.description:
-        operation["description"] = event_type.description
-    return operation
 
 
 def _answers() -> dict[str, Any]:

@@ -24,6 +24,7 @@ __all__ = [
     "EXAMPLE_TIME",
     "documented_body",
     "documented_message",
+    "documented_record",
     "example_of",
     "message_schema",
     "schema_of",
@@ -91,16 +92,20 @@ def example_of(event_type: EventType) -> Any:
     return {} if schema is None else value_of(schema)
 
 
-def documented_body(event_type: EventType) -> bytes:
-    """The bytes that would be delivered for the type's example."""
+def documented_record(event_type: EventType) -> EventRecord:
+    """The type's example as the formats take it."""
     example = event_type.example if event_type.example is not None else example_of(event_type)
-    record = EventRecord(
+    return EventRecord(
         id=EXAMPLE_ID,
         type=event_type.name,
         occurred_at=EXAMPLE_TIME,
         data=_frozen(event_type, example),
     )
-    return get_format("standard").body(record)
+
+
+def documented_body(event_type: EventType) -> bytes:
+    """The bytes that would be delivered for the type's example."""
+    return get_format("standard").body(documented_record(event_type))
 
 
 def documented_message(event_type: EventType) -> dict[str, Any]:
