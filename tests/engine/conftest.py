@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from webhooks.engine import batches, drain
 from webhooks.models import Duty, Lane
+
+
+@pytest.fixture
+def quick_rounds(monkeypatch: Any) -> None:
+    """Workers of this process look again at once: for tests that control the time."""
+    for module in (drain, batches):
+        monkeypatch.setattr(module, "POLL", 0.002)
+    monkeypatch.setattr(drain, "FLUSH_SECONDS", 0.002)
 
 
 @pytest.fixture

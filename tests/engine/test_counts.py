@@ -51,7 +51,7 @@ def transport(settings: Any) -> Iterator[type[RecordingTransport]]:
 
 
 @pytest.fixture(autouse=True)
-def _small_rounds(monkeypatch: Any) -> None:
+def _small_rounds(quick_rounds: None, monkeypatch: Any) -> None:
     monkeypatch.setattr(digests, "GATHERED", 4)
     for module in (digests, following, replays):
         monkeypatch.setattr(module, "ROUND", 4)

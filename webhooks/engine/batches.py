@@ -92,9 +92,11 @@ class Composer:
         found = [
             lane
             for lane in self._holdings.apart.values()
-            if (lane.batching or lane.frozen or lane.reshaped)
+            if (lane.batching or lane.frozen or lane.reshaped or lane.plan)
             and not lane.leaving
-            and not (lane.discards or lane.retimes)
+            and not lane.discards
+            # Before anything is moved, what was begun is finished.
+            and (lane.plan or not lane.retimes)
             and lane.compose_from <= now
             and self._wants(lane)
         ]

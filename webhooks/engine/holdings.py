@@ -19,7 +19,7 @@ from webhooks.conf import settings
 from webhooks.engine import leases
 from webhooks.engine.following import settle_behind
 from webhooks.engine.lanes import HeldLane
-from webhooks.engine.retiming import retime_some
+from webhooks.engine.retiming import begun_digest, retime_some
 from webhooks.engine.transactions import atomically
 from webhooks.engine.wake import POLL
 from webhooks.entitlement import suspend_lost
@@ -298,6 +298,11 @@ class Holdings:
         for lane in self._in_turn(moving):
             if lane.discards:
                 continue  # first that
+            if lane.plan is None:
+                lane.plan = begun_digest(self.using, lane)
+            if lane.plan is not None:  # the composer goes on with it
+                lane.end_from = time.monotonic() + POLL
+                continue
             moved = retime_some(self.using, self.token, lane, room)
             lane.end_from = time.monotonic()
             if moved < room:

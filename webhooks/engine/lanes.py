@@ -316,7 +316,7 @@ class HeldLane:
     def has_other_work(self) -> bool:
         """Whether there is more to do than its next POST: to end, to move, or to put together."""
         ends = self.discards or self.retimes or self.ends
-        return ends or self.batching or bool(self.frozen or self.reshaped)
+        return ends or self.batching or bool(self.frozen or self.reshaped or self.plan)
 
     def wants_more(self, low: int) -> bool:
         if self.leaving or self.read_out or self.batching or self.discards or self.retimes:

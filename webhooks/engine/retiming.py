@@ -3,6 +3,9 @@
 ``Lane.retime_before`` says up to when; the lane's holder moves what was made by then and is in no
 message yet, a bounded part in each round, before it sends anything else of that lane. All of it
 goes to the window of the moment of the change, so a worker that dies half-way moves nothing twice.
+
+A digest of which a part was frozen is finished first, as it was begun: its pages say how many there
+are, and what is in them.
 """
 
 from __future__ import annotations
@@ -10,11 +13,25 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from webhooks.engine.digests import Figures, Plan
 from webhooks.engine.freezing import ours
 from webhooks.engine.lanes import HeldLane
 from webhooks.engine.transactions import atomically
 from webhooks.engine.windows import window_for
-from webhooks.models import Delivery, Lane
+from webhooks.models import Delivery, Lane, Message
+from webhooks.models.subscription import Content
+
+
+def begun_digest(using: str, lane: HeldLane) -> Plan | Figures | None:
+    """A digest of a lane that was frozen in part only, to be gone on with, if there is one."""
+    latest = Message.objects.using(using).digests(lane.id).order_by("-window_to", "-pk").first()
+    if latest is None or latest.window is None or latest.is_gathered:
+        return None
+    left = Delivery.objects.using(using).pending()
+    if not left.filter(subscription_id=lane.id, due_at=latest.window_to, message=None).exists():
+        return None
+    plan = Figures if latest.content == Content.COUNTS else Plan
+    return plan(lane, latest.window)
 
 
 def retime_some(using: str, token: UUID, lane: HeldLane, room: int) -> int:

@@ -223,6 +223,8 @@ class Migration(migrations.Migration):
                 ('counts', models.TextField(blank=True, default='', help_text='JSON, by type.', verbose_name='counts')),
                 ('body_digest', models.CharField(blank=True, default='', help_text='SHA-256 of the body, hex.', max_length=64)),
                 ('superseded_at', models.DateTimeField(blank=True, null=True, verbose_name='superseded at')),
+                ('head', webhooks.models.fields.PrefixedIdField(blank=True, editable=False, null=True, prefix='dlv')),
+                ('following', models.CharField(blank=True, db_default='', default='', editable=False, max_length=16)),
                 ('subscription', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='webhooks.subscription')),
             ],
             options={
@@ -361,6 +363,10 @@ class Migration(migrations.Migration):
             index=models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['error_code', 'id'], name='webhooks_attempt_failed'),
         ),
         migrations.AddIndex(
+            model_name='message',
+            index=models.Index(condition=models.Q(('following', ''), _negated=True), fields=['subscription'], name='webhooks_message_behind'),
+        ),
+        migrations.AddIndex(
             model_name='delivery',
             index=models.Index(condition=models.Q(('state', 'pending')), fields=['subscription', 'due_at', 'id'], name='webhooks_delivery_due'),
         ),
@@ -370,7 +376,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('message__isnull', False)), fields=['message'], name='webhooks_delivery_sent_in'),
+            index=models.Index(condition=models.Q(('message__isnull', False)), fields=['message', 'id'], name='webhooks_delivery_in'),
         ),
         migrations.AddIndex(
             model_name='delivery',

@@ -22,11 +22,18 @@ from webhooks.models.subscription import Content, Payload, Subscription, Trigger
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
-    def of_window(self, subscription_id: str, end: datetime) -> Self:
-        """The pages of one digest that have been frozen, but for those that were replaced."""
+    def digests(self, subscription_id: str) -> Self:
+        """The pages of digests that have been frozen, but for those that were replaced."""
         return self.filter(
-            subscription_id=subscription_id, batch=True, window_to=end, superseded_at=None
+            subscription_id=subscription_id,
+            batch=True,
+            window_to__isnull=False,
+            superseded_at=None,
         )
+
+    def of_window(self, subscription_id: str, end: datetime) -> Self:
+        """The pages of one digest: see :meth:`digests`."""
+        return self.digests(subscription_id).filter(window_to=end)
 
     def replaced(self, subscription_id: str, window: Window) -> Self:
         """Digests of counts of a window that were given up for another one."""
