@@ -44,11 +44,14 @@ def examples() -> dict[str, str]:
         "cloudevents batch": _batch(two, format="cloudevents", batch_size=100),
         "mandrill": _single(format="mandrill"),
         "mandrill batch": _batch(two, format="mandrill", batch_size=100),
+        "realtime": _single(trigger="realtime"),
         "hourly": _batch(two, trigger="hourly"),
         "daily": _batch(two, **day),
         "monthly": _batch(two, **month),
+        "daily thin": _batch(two, payload="thin", **day),
         "counts": _batch(two, content="counts", **day),
         "counts cloudevents": _batch(two, content="counts", format="cloudevents", **day),
+        "counts mandrill": _batch(two, content="counts", format="mandrill", **day),
         "empty": _batch(_events("webhooks.digest"), empty_digests=True, **day),
     }
 
