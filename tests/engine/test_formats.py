@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -90,13 +91,37 @@ def test_anymail_refuses_what_another_secret_signed(
     assert states() == {"pending": 1}
 
 
+def test_anymail_refuses_what_lacks_its_password(
+    live_server: Any, tracked: list[Any], settings: Any
+) -> None:
+    secret = generate_secret()
+    settings.ANYMAIL = {"MANDRILL_WEBHOOK_KEY": secret, "WEBHOOK_SECRET": "username:password"}
+    Subscription.objects.subscribe(
+        requester="app:a",
+        callback_url=f"{live_server.url}/anymail/mandrill/",
+        event_types=["*"],
+        format="mandrill",
+        secret=secret,
+    )
+    emit_orders(1)
+    deliver()
+    assert not tracked
+    assert states() == {"pending": 1}
+
+
 # CloudEvents
 
 
-def test_the_cloudevents_sdk_reads_single_posts_and_batches(receiver: Receiver) -> None:
+@pytest.mark.parametrize("basic_auth", ["", "username:pass:w0rd"])
+def test_the_cloudevents_sdk_reads_single_posts_and_batches(
+    receiver: Receiver, basic_auth: str
+) -> None:
     secret = generate_secret()
-    subscribe(receiver, format="cloudevents", secret=secret)
-    subscribe(receiver, "app:b", format="cloudevents", batch_size=3, secret=secret)
+    options: dict[str, Any] = {"format": "cloudevents", "secret": secret}
+    if basic_auth:
+        options["basic_auth"] = basic_auth
+    subscribe(receiver, **options)
+    subscribe(receiver, "app:b", batch_size=3, **options)
     single = [event.pk for event in emit_orders(1)]
     batch = [event.pk for event in emit_orders(3, "app:b")]
     deliver()
@@ -107,8 +132,10 @@ def test_the_cloudevents_sdk_reads_single_posts_and_batches(receiver: Receiver) 
     many = came["application/cloudevents-batch+json"]
     read = [JSONFormat().read(None, json.dumps(each).encode()) for each in json.loads(many.body)]
     assert [each.get_id() for each in read] == batch
+    sent = f"Basic {base64.b64encode(basic_auth.encode()).decode()}" if basic_auth else None
     for post in (one, many):
         assert Webhook(secret).verify(post.body, post.headers)
+        assert post.headers.get("authorization") == sent
 
 
 # Thin
