@@ -24,7 +24,8 @@ from tests.engine.controlled import (
 )
 from tests.world import deliver, emit_orders, fan_out_all, states
 from webhooks import emit, lifecycle, signals
-from webhooks.engine import digests, following, replays
+from webhooks.conf import settings as conf
+from webhooks.engine import digests, following, giving_up, replays
 from webhooks.engine.lanes import HeldLane
 from webhooks.formats.standard import StandardFormat
 from webhooks.models import Delivery, DeliveryAttempt, Event, Message, Subscription
@@ -389,6 +390,43 @@ def test_asking_for_what_waits_for_its_retry_hastens_all_of_it(
     assert states() == {"delivered": PAID + SHIPPED}
 
 
+def test_asking_for_one_while_others_are_gathered_changes_that_one(
+    clock: Clock, transport: Any, monkeypatch: Any
+) -> None:
+    subscribed()
+    a_window(clock)
+    with monkeypatch.context() as mortal:
+        dies_at(mortal, digests.Figures, 3)
+        assert not deliver_or_die()
+    end_leases(clock.now)
+    redeliver(Delivery.objects.order_by("pk")[2])
+    assert Delivery.objects.filter(trigger="manual").count() == 1
+    deliver()
+    [body] = bodies(transport.sent)
+    assert sum(body["counts"].values()) == PAID + SHIPPED
+    assert states() == {"delivered": PAID + SHIPPED}
+
+
+def test_what_belonged_to_a_digest_that_was_given_up_comes_alone(
+    clock: Clock, transport: Any, lose: Any
+) -> None:
+    subscribed()
+    a_window(clock)
+    transport.fates = [500]
+    deliver()
+    old = Message.objects.get()
+    lose("order.shipped")
+    due_again(clock)
+    deliver()
+    asked = Delivery.objects.order_by("pk")[0]
+    Delivery.objects.filter(pk=asked.pk).update(message=old)  # it had ended in the old one
+    redeliver(asked)
+    deliver()
+    last = bodies(transport.sent)[-1]
+    assert [event["id"] for event in last["events"]] == [asked.event_id]
+    assert "window" not in last
+
+
 def test_asking_while_it_is_under_way_is_not_ended_by_its_answer(
     clock: Clock, transport: Any, monkeypatch: Any, settings: Any
 ) -> None:
@@ -453,6 +491,21 @@ def test_what_was_acknowledged_is_not_called_discarded(
     deliver()
     assert len(transport.sent) == 1
     assert states() == {"delivered": PAID + SHIPPED, "discarded": 1}
+
+
+def test_what_was_acknowledged_is_not_called_expired(
+    clock: Clock, transport: Any, monkeypatch: Any
+) -> None:
+    subscription = subscribed()
+    a_window(clock)
+    with monkeypatch.context() as mortal:
+        dies_at(mortal, following.Following, 2)
+        assert not deliver_or_die()
+    end_leases(clock.now)
+    lifecycle.suspend(subscription)
+    clock.pass_(timedelta(seconds=conf.SUSPENDED_MAX_AGE + 60))
+    giving_up.expire_backlogs("default")
+    assert states() == {"delivered": PAID + SHIPPED}
 
 
 def test_others_are_served_between_two_rounds(

@@ -190,9 +190,9 @@ def _companions(using: str, batches: Iterable[Message], ids: Collection[str]) ->
         members = deliveries.filter(message=message)
         if message.content == Content.COUNTS and message.superseded_at is not None:
             members.filter(pk__any=sorted(ids)).update(message=None)
+        elif message.content == Content.COUNTS and message.head is None:
+            continue  # it is being gathered, and comes with all that is pending in it
         elif message.content == Content.COUNTS and message.count > ROUND:
-            if message.head is None:
-                continue  # it is being gathered, and has what is pending
             if not members.filter(pk=message.head).exists():
                 message.head = members.filter(pk__any=sorted(ids)).earliest("pk").pk
             message.following = State.PENDING
