@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from webhooks.engine import batches, drain
+from webhooks.engine import batches, drain, flushing, holdings
 from webhooks.models import Duty, Lane
 
 
 @pytest.fixture
 def quick_rounds(monkeypatch: Any) -> None:
     """Workers of this process look again at once: for tests that control the time."""
-    for module in (drain, batches):
+    for module in (drain, batches, flushing, holdings):
         monkeypatch.setattr(module, "POLL", 0.002)
-    monkeypatch.setattr(drain, "FLUSH_SECONDS", 0.002)
+    monkeypatch.setattr(flushing, "FLUSH_SECONDS", 0.002)
 
 
 @pytest.fixture
