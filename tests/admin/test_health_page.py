@@ -141,7 +141,7 @@ def test_work_that_nobody_does_is_down(staff: Staff, receiver: Receiver) -> None
         "■ Down — nothing has been delivered for 12 min while 7 are due. Is a worker running?"
     )
     [address] = {each for text, each in links(html).items() if "Is one running" in text}
-    assert address == reverse("admin:webhooks_worker_changelist")
+    assert address == reverse("admin:webhooks_workersandschedules_changelist")
 
 
 def test_the_page_and_the_reasons_agree(staff: Staff, receiver: Receiver) -> None:
@@ -333,16 +333,61 @@ def test_the_workers_and_what_runs_by_the_clock(staff: Staff) -> None:
     )  # fmt: skip
     Duty.objects.filter(name="sweep").update(ran_at=now - timedelta(minutes=11))
     html = page(staff())
-    crew = html[html.index("<h2>Workers") : html.index("Failures by reason")]
+    crew = html[html.index("Workers</a></h2>") : html.index("Failures by reason")]
     assert "h1:9 (slot 3)" in crew
     assert "silent" in crew
     assert "4 min ago" in crew
     assert ">17<" in crew
-    assert "by 10 min" in crew  # a minute of them was its due
+    assert "10 min late: is a worker running?" in crew  # a minute of them was its due
+    assert "manage.py qcluster" in crew
     assert "never run" in crew  # the pruning
+    assert banner(html).startswith("▲ Degraded — what runs by the clock is late.")
     assert "Tasks in the queue: <strong>0</strong>" in crew
     Duty.objects.update(ran_at=now)
-    assert page(staff()).count("</span> in time<") == len(workers.SCHEDULES)
+    assert page(staff()).count("</span> on time<") == len(workers.SCHEDULES)
+
+
+def test_the_next_digests_and_what_waits_in_them(staff: Staff, receiver: Receiver) -> None:
+    now = db_now("default")
+    daily = {"trigger": "daily", "hour": (now.hour + 2) % 24}
+    for requester in ("app:a", "app:b"):
+        subscribe(receiver, requester, **daily)
+    subscribe(receiver, "app:c", trigger="hourly")
+    held = subscribe(receiver, "app:d", trigger="hourly")
+    lifecycle.suspend(held, reason="operator")
+    subscribe(receiver, "app:e")
+    for requester in ("app:a", "app:a", "app:b", "app:d", "app:e"):
+        emit_orders(1, requester)
+    fan_out_all()
+    html = page(staff())
+    listed = html[html.index("Next digests") : html.index("Failures by reason")]
+    rows = [
+        [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in re.findall(r"<tr><th scope=\"row\">.*?</tr>", listed)
+    ]
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    ends = [f"{hour + timedelta(hours=n):%Y-%m-%d %H:%M} UTC" for n in (1, 2)]
+    assert rows == [[ends[0], "hourly", "1", "0"], [ends[1], "daily", "2", "3"]]
+
+
+def test_without_digests_it_says_so(staff: Staff, receiver: Receiver) -> None:
+    subscribe(receiver)
+    assert "No subscription gets digests" in page(staff())
+
+
+def test_a_schedule_that_is_late_degrades_the_service_wherever_it_is_asked() -> None:
+    now = db_now("default")
+    Duty.objects.ensure()
+    assert health.of_service().verdict.reasons == ()  # what never ran is no news
+    Duty.objects.filter(name="tick").update(ran_at=now - timedelta(hours=3), late_ms=1500)
+    found = health.of_service()
+    assert found.status == "degraded"
+    [reason] = found.verdict.reasons
+    assert reason.code == "late_schedule"
+    assert reason.message.startswith("tick is 2 h late: is a worker running? Start a cluster")
+    tick = next(each for each in found.schedules if each.name == "tick")
+    assert tick.began_late == timedelta(seconds=1.5)
+    assert "late" not in found.as_dict()  # that one is for subscribers
 
 
 def test_a_broker_that_is_down_is_no_error(staff: Staff, monkeypatch: pytest.MonkeyPatch) -> None:

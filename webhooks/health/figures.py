@@ -120,6 +120,12 @@ def waiting(now: datetime) -> Waiting:
     return Delivery.objects.using(settings.database).waiting(now, MOST_COUNTED)
 
 
+def lanes_that_wait(now: datetime) -> int:
+    """Lanes that may be claimed and nobody has claimed; counted up to ``MOST_COUNTED``."""
+    ready = Lane.objects.using(settings.database).ready(now)
+    return int(ready.order_by()[:MOST_COUNTED].count())
+
+
 def suspended_for_failing() -> int:
     """Subscriptions that the service itself holds now; counted up to ``MOST_COUNTED``."""
     held = Subscription.objects.using(settings.database).filter(

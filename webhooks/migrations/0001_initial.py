@@ -338,6 +338,10 @@ class Migration(migrations.Migration):
             model_name='subscription',
             index=models.Index(fields=['status', 'id'], name='webhooks_sub_status'),
         ),
+        migrations.AddIndex(
+            model_name='subscription',
+            index=models.Index(condition=models.Q(('trigger', 'realtime'), _negated=True), fields=['trigger', 'time_zone', 'hour', 'day', 'status'], name='webhooks_sub_scheduled'),
+        ),
         migrations.AddConstraint(
             model_name='subscription',
             constraint=models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'subscribed', 'suspended', 'unsubscribed'])), name='webhooks_sub_status_known'),
