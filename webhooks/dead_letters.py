@@ -25,7 +25,7 @@ from webhooks.models.dead_letters import Matching, Place
 logger = logging.getLogger("webhooks")
 
 #: A preview looks through so many.
-LOOKED_THROUGH: Final = 10_000
+LOOKED_THROUGH: Final = 5000
 #: Rows that an export reads at a time.
 CHUNK: Final = 1000
 

@@ -164,7 +164,7 @@ def test_the_rows_are_paged_by_key(
 def test_the_groups_are_paged_and_none_is_hidden(
     staff: Staff, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhooks.admin.dead_letters.LISTED", 2)
+    monkeypatch.setattr("webhooks.admin.dead_letters.GROUPS", 2)
     monkeypatch.setattr("webhooks.admin.dead_letters.LEAPS", 3)
     made = [subscribe(receiver, f"app:{i}") for i in range(3)]
     for each in made:
@@ -686,9 +686,21 @@ def test_counts_stop_at_a_limit(
     if connection.vendor == "mysql":
         pytest.skip("MariaDB knows no limit in a count of that kind")
     monkeypatch.setattr("webhooks.health.MOST_COUNTED", 5)
-    monkeypatch.setattr("webhooks.health.headlines.MOST_COUNTED", 5)
+    monkeypatch.setattr("webhooks.health.verdicts.MOST_COUNTED", 5)
     bury(subscribe(receiver), 9)
     assert counts(page(staff())) == ["5+"]
+
+
+def test_a_preview_counts_up_to_a_limit_and_says_so(
+    staff: Staff, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(subscribe(receiver), 5)
+    client = staff()
+    assert "Preview: 5 dead letters" in html_of(client, address("retry"))
+    monkeypatch.setattr(dead_letters, "LOOKED_THROUGH", 3)
+    html = html_of(client, address("retry"))
+    assert "Preview: 3+ dead letters" in html
+    assert "Counted among the first 3; all that match are meant." in html
 
 
 def test_a_place_survives_the_row_that_keeps_it(receiver: Receiver) -> None:

@@ -31,7 +31,7 @@ from webhooks.conf import settings
 from webhooks.models import DeadLetter, DeadLetterRun, Delivery, Event, Subscription
 from webhooks.models.dead_letters import Matching, Place
 from webhooks.remedies import remedy
-from webhooks.templatetags.webhooks_admin import capped, number
+from webhooks.templatetags.webhooks_admin import number
 
 RETRY, DISCARD = "replay_delivery", "discard_deadletter"
 PERMISSIONS: Final = {
@@ -39,7 +39,7 @@ PERMISSIONS: Final = {
     DeadLetterRun.Action.DISCARD.value: DISCARD,
 }
 #: Groups and rows on one page; runs in the list of those that were.
-LISTED, RUNS_LISTED = 50, 5
+GROUPS, LISTED, RUNS_LISTED = 20, 50, 5
 #: Groups that are looked at for one page.
 LEAPS: Final = 1000
 #: The columns of an export; the last one with the permission to see payloads alone.
@@ -95,7 +95,7 @@ class DeadLetterAdmin(SitePageAdmin):
         found, more = dead.groups(
             form.matching,
             after=after,
-            limit=LISTED,
+            limit=GROUPS,
             leaps=LEAPS,
             most=health.MOST_COUNTED,
         )
@@ -329,14 +329,12 @@ def _exported(row: DeadLetter, with_payload: bool) -> list[Any]:
 
 def _question(action: str, seen: dead_letters.Preview, note: NoteForm | None) -> Question:
     """What is asked before a run, with a preview of how many."""
-    count = capped(seen.count)
+    count = f"{number(seen.count)}+" if seen.more else number(seen.count)
     said = ngettext("Preview: %(n)s dead letter", "Preview: %(n)s dead letters", seen.count)
     text = [said % {"n": count}]
     if seen.more:
-        text.append(
-            _("These are of the first %(n)s that were looked at; there may be more, and all that "
-              "match are meant.") % {"n": number(dead_letters.LOOKED_THROUGH)}
-        )  # fmt: skip
+        what = {"n": number(dead_letters.LOOKED_THROUGH)}
+        text.append(_("Counted among the first %(n)s; all that match are meant.") % what)
     if action == DeadLetterRun.Action.RETRY:
         text.append(
             _("A worker sends them again, in batches; what nothing may be sent to is passed over. "

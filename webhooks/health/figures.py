@@ -93,8 +93,9 @@ def of(period: Period, subscription_id: str = WHOLE_SERVICE) -> Figures:
     stats = DeliveryStats.objects.using(settings.database)
     count = len(period.points)
     found = Figures(period, [0] * count, [0] * count, [])
-    for row in stats.results(subscription_id, period.start, period.end):
-        place = min(period.place(row.bucket), count - 1)
+    span = (period.start, period.end, period.step)
+    for row in stats.results(subscription_id, *span):
+        place = min(row.place, count - 1)
         found.first_try += row.first_try
         found.delivered += row.delivered
         found.dead += row.dead
@@ -105,8 +106,8 @@ def of(period: Period, subscription_id: str = WHOLE_SERVICE) -> Figures:
             found.succeeded[place] += row.attempts
     latency = [[0] * len(LATENCY_COLUMNS) for _ in range(count)]
     acknowledged = [0] * len(ACK_COLUMNS)
-    for times in stats.times(subscription_id, period.start, period.end):
-        place = min(period.place(times.bucket), count - 1)
+    for times in stats.times(subscription_id, *span):
+        place = min(times.place, count - 1)
         latency[place] = _added(latency[place], times.latency)
         acknowledged = _added(acknowledged, times.acknowledged)
     found.latency = [percentiles(counts) for counts in latency]

@@ -160,7 +160,7 @@ class DeadLetterQuerySet(DeliveryQuerySet):
         self, which: Matching, *, after: tuple[str, str] | None, limit: int, leaps: int, most: int
     ) -> tuple[list[Group], tuple[str, str] | None]:
         """Up to ``limit`` groups in the order of the index, and where to go on: the last group
-        that was looked at, None where it was the last of all. Two statements.
+        that was looked at, None where it was the last of all. Three statements, four at most.
 
         after: a subscription's id and a reason. leaps: groups that are looked at, at most, whether
         they are meant or not. most: each is counted up to here; event types are not looked at.
@@ -175,24 +175,27 @@ class DeadLetterQuerySet(DeliveryQuerySet):
             found = found.filter(reason=which.reason)
         if which.start is not None or which.end is not None:
             found = found.filter(models.Exists(meant))
-        rows = list(
-            found.select_related("subscription")
-            .defer("subscription__headers", "subscription__basic_auth")
-            .annotate(
-                waiting=self._counted(meant, most),
-                oldest_at=models.Subquery(own.order_by("settled_at").values("settled_at")[:1]),
-                newest_at=models.Subquery(own.order_by("-settled_at").values("settled_at")[:1]),
-            )[: limit + 1]
-        )
+        rows = list(found.only(*KEY)[: limit + 1])
         more: tuple[str, str] | None = None
         if len(rows) > limit:
             rows = rows[:limit]
             more = (rows[-1].subscription_id, rows[-1].reason)
         elif len(ids) == leaps:
             more = self.filter(pk=ids[-1]).values_list("subscription_id", "reason").first()
+        counted = (
+            self.filter(pk__any=[row.pk for row in rows])
+            .in_order()
+            .select_related("subscription")
+            .defer("subscription__headers", "subscription__basic_auth")
+            .annotate(
+                waiting=self._counted(meant, most),
+                oldest_at=models.Subquery(own.order_by("settled_at").values("settled_at")[:1]),
+                newest_at=models.Subquery(own.order_by("-settled_at").values("settled_at")[:1]),
+            )
+        )
         groups = [
             Group(row.subscription, row.reason, row.waiting, row.oldest_at, row.newest_at)
-            for row in rows
+            for row in counted
         ]
         return groups, more
 

@@ -24,9 +24,10 @@ WIDTHS = (FRESH, HOUR, DAY)
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What ended in one way within one bucket. code: "" for successes."""
+    """What ended in one way within one step of a period. place: of the step; 0: the first. code: ""
+    for successes."""
 
-    bucket: datetime
+    place: int
     code: str
     attempts: int
     first_try: int
@@ -36,9 +37,10 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long attempts took within one bucket, and how long events took to be acknowledged."""
+    """How long attempts took within one step of a period, and how long events took to be
+    acknowledged. place: of the step; 0: the first."""
 
-    bucket: datetime
+    place: int
     latency: Sequence[int]
     acknowledged: Sequence[int]
 
@@ -54,34 +56,68 @@ class Tried:
     dead: int
 
 
+class _Place(models.Func):
+    """The place of the step that a bucket lies in, of steps of so many seconds from a moment on.
+
+    No ORM has it: each database counts seconds in its own way.
+    """
+
+    output_field = models.BigIntegerField()
+
+    def __init__(self, column: str, start: datetime, step: int) -> None:
+        self._steps: dict[str, Any] = {"start": int(start.timestamp()), "step": int(step)}
+        super().__init__(column)
+
+    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        template = "(extract(epoch FROM %(expressions)s)::bigint - %(start)s) / %(step)s"
+        return self.as_sql(compiler, connection, template=template, **self._steps)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        template = "(CAST(strftime('%%%%s', %(expressions)s) AS INTEGER) - %(start)s) / %(step)s"
+        return self.as_sql(compiler, connection, template=template, **self._steps)
+
+    def as_mysql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        # UNIX_TIMESTAMP would read the column in the session's time zone.
+        seconds = "TIMESTAMPDIFF(SECOND, '1970-01-01', %(expressions)s)"
+        template = f"({seconds} - %(start)s) DIV %(step)s"
+        return self.as_sql(compiler, connection, template=template, **self._steps)
+
+
 class StatsReports(models.QuerySet["DeliveryStats"]):
     def within(self, start: datetime, end: datetime) -> Self:
         return self.filter(width__in=WIDTHS, bucket__gte=start, bucket__lt=end)
 
-    def results(self, subscription_id: str, start: datetime, end: datetime) -> list[Results]:
-        """By bucket and code, in the order of time; ``WHOLE_SERVICE``: of all."""
+    def results(
+        self, subscription_id: str, start: datetime, end: datetime, step: int
+    ) -> list[Results]:
+        """By step (of so many seconds) and code, in the order of time; ``WHOLE_SERVICE``: of all.
+
+        Added up by the database: a month's buckets, one by one, cost three times as much in Python.
+        """
         names = ("attempts", "first_try", "delivered", "dead")
         rows: Any = (
             self.within(start, end)
             .filter(subscription_id=subscription_id)
-            .values("bucket", "code")
+            .annotate(place=_Place("bucket", start, step))
+            .values("place", "code")
             .annotate(**{f"sum_{name}": models.Sum(name) for name in names})
-            .order_by("bucket", "code")
+            .order_by("place", "code")
         )
         return [
-            Results(row["bucket"], row["code"], *(int(row[f"sum_{name}"]) for name in names))
+            Results(row["place"], row["code"], *(int(row[f"sum_{name}"]) for name in names))
             for row in rows
         ]
 
-    def times(self, subscription_id: str, start: datetime, end: datetime) -> list[Times]:
-        """By bucket, in the order of time; ``WHOLE_SERVICE``: of all."""
+    def times(self, subscription_id: str, start: datetime, end: datetime, step: int) -> list[Times]:
+        """By step, in the order of time; else as :meth:`results`."""
         columns = (*LATENCY_COLUMNS, *ACK_COLUMNS)
         rows: Any = (
             self.within(start, end)
             .filter(subscription_id=subscription_id)
-            .values_list("bucket")
+            .annotate(place=_Place("bucket", start, step))
+            .values_list("place")
             .annotate(*(models.Sum(column) for column in columns))
-            .order_by("bucket")
+            .order_by("place")
         )
         cut = 1 + len(LATENCY_COLUMNS)
         return [
