@@ -47,7 +47,7 @@ class Preview:
 
 def preview(which: Matching) -> Preview:
     """How many match now, by event type; one statement, of at most ``LOOKED_THROUGH`` rows."""
-    found = DeadLetter.objects.using(settings.database).matching(which).in_order()
+    found = DeadLetter.objects.using(settings.database).matching(which).in_order(which)
     seen = Counter(found.values_list("event__type", flat=True)[:LOOKED_THROUGH])
     meant = {name: n for name, n in seen.most_common() if not which.types or name in which.types}
     return Preview(meant, more=seen.total() == LOOKED_THROUGH)
@@ -143,9 +143,9 @@ def each(which: Matching, *, with_payload: bool) -> Iterator[list[DeadLetter]]:
     left_out = ["subscription__headers", "subscription__basic_auth"]
     if not with_payload:
         left_out.append("event__data")
-    found = DeadLetter.objects.using(settings.database).matching(which).in_order()
+    found = DeadLetter.objects.using(settings.database).matching(which).in_order(which)
     rows = found.select_related("event", "subscription").defer(*left_out)
     place: Place | None = None
-    while chunk := list(rows.after(place)[:CHUNK]):
+    while chunk := list(rows.after(place, which)[:CHUNK]):
         place = chunk[-1].place
         yield [row for row in chunk if not which.types or row.event.type in which.types]

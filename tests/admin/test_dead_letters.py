@@ -26,18 +26,20 @@ from webhooks import dead_letters, emit, lifecycle
 from webhooks.admin.dead_letters import COLUMNS
 from webhooks.clock import db_now
 from webhooks.engine import dead_letters as engine
-from webhooks.engine import replays
+from webhooks.engine import housekeeping, replays
 from webhooks.models import (
     DeadLetter,
     DeadLetterRun,
     Delivery,
     DeliveryAttempt,
+    Duty,
     Event,
     Lane,
     Subscription,
 )
 from webhooks.models.dead_letters import Matching, Place
 from webhooks.models.delivery import State
+from webhooks.models.fields import first_id_of
 from webhooks.models.subscription import Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -372,6 +374,17 @@ def test_nothing_selected_is_told(staff: Staff) -> None:
         assert "Nothing was selected" in follow(client, answer)
 
 
+def test_what_was_delivered_meanwhile_is_not_sent_again(receiver: Receiver) -> None:
+    """Read once more under the lane's lock: between the two, somebody else may have retried it."""
+    ids = bury(subscribe(receiver), 2)
+    lane = Lane.objects.get()
+    Delivery.objects.filter(pk=ids[0]).update(state=State.DELIVERED)
+    assert engine.retry("default", lane, ids, trigger="replay") == ids[1:]
+    Delivery.objects.filter(pk=ids[1]).update(state=State.DEAD, settled_at=db_now("default"))
+    assert engine.discard("default", ids) == ids[1:]
+    assert states() == {"delivered": 1, "discarded": 1}
+
+
 def test_what_travelled_in_a_batch_is_gathered_anew(receiver: Receiver) -> None:
     subscription = subscribe(receiver, batch_size=10)
     emit_orders(2)
@@ -445,7 +458,7 @@ def test_a_run_keeps_to_what_it_was_asked_for(receiver: Receiver) -> None:
     run = dead_letters.begin(
         "discard", Matching(a.pk, "timeout", ("order.paid",), now - HOUR, now + HOUR)
     )
-    [later] = bury(a, 1, ago=-HOUR)  # it dies after it was asked for
+    [later] = bury(a, 1, ago=-HOUR / 2)  # it dies after it was asked for
     finish()
     run.refresh_from_db()
     assert (run.state, run.total, run.done, run.changed) == ("finished", 4, 4, 3)
@@ -470,6 +483,12 @@ def test_a_run_over_many_lanes_and_reasons_looks_at_each_once(
     run.refresh_from_db()
     assert (run.state, run.total, run.done, run.changed) == ("finished", 15, 15, 15)
     assert states() == {"discarded": 15, "dead": 30}
+    # Of one subscription, two reasons are left.
+    own = dead_letters.begin("discard", Matching(Subscription.objects.order_by("-pk")[0].pk))
+    while replays.advance("default", 4):
+        pass
+    own.refresh_from_db()
+    assert (own.state, own.total, own.done, own.changed) == ("finished", 6, 6, 6)
 
 
 def test_a_run_is_cancelled(staff: Staff, receiver: Receiver) -> None:
@@ -548,6 +567,28 @@ def test_a_suspended_subscription_waits_until_it_is_resumed(receiver: Receiver) 
     lifecycle.resume(subscription, reason="operator")
     deliver()
     assert states() == {"delivered": 2}
+
+
+def test_the_sweep_wakes_somebody_for_a_run_and_the_pruning_removes_old_ones(
+    receiver: Receiver,
+) -> None:
+    Duty.objects.ensure()
+    assert not housekeeping.sweep("default")
+    run = dead_letters.begin("discard", Matching())
+    assert housekeeping.sweep("default")
+    dead_letters.cancel(run)
+    assert not housekeeping.sweep("default")
+    long_ago = db_now("default") - timedelta(days=60)
+    old = DeadLetterRun.objects.create(
+        pk=first_id_of(long_ago, "dlr"), action="retry", state="finished", finished_at=long_ago
+    )
+    unfinished = DeadLetterRun.objects.create(
+        pk=first_id_of(long_ago - HOUR, "dlr"), action="retry"
+    )
+    housekeeping.prune("default")
+    left = set(DeadLetterRun.objects.values_list("pk", flat=True))
+    assert left == {run.pk, unfinished.pk}
+    assert old.pk not in left
 
 
 def test_retried_ones_are_found_by_workers(receiver: Receiver) -> None:

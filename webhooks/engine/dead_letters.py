@@ -40,9 +40,12 @@ def advance(using: str, pk: str, limit: int) -> bool:
     # What died since it was asked for is not part of it: its work never outgrows its count.
     end = min(filter(None, (run.to_at, run.created_at)))
     which = replace(run.matching, end=end)
-    dead = DeadLetter.objects.using(using).matching(replace(which, reason=None, start=None))
-    upto = dead.reach(run.place, SCANNED)
-    found = DeadLetter.objects.using(using).matching(which).after(run.place).upto(upto).in_order()
+    # Where subscription and reason are given, all in that part of the index is meant.
+    is_one = bool(which.subscription_id) and which.reason is not None
+    passed = which if is_one else replace(which, reason=None, start=None)
+    dead = DeadLetter.objects.using(using)
+    upto = dead.reach(passed, run.place, SCANNED)
+    found = dead.matching(which).after(run.place, which).upto(upto, passed).in_order(which)
     rows = list(found.values_list(*KEY, "event__type")[:limit])
     looked_at: list[Any] = []
     locked: list[tuple[Lane, list[str]]] = []
@@ -78,9 +81,9 @@ def retry(using: str, lane: Lane, ids: Sequence[str], *, trigger: str) -> list[s
     owner does not see any more. Each leaves the batch that it travelled in, to be gathered anew.
     """
     subscription = Subscription.objects.using(using).get(pk=lane.pk)
-    scopes = access.granted(subscription)
-    if subscription.status == Status.UNSUBSCRIBED or scopes is None:
+    if subscription.status == Status.UNSUBSCRIBED:
         return []
+    scopes = access.granted(subscription)
     dead = DeadLetter.objects.using(using).filter(pk__any=ids, subscription_id=lane.pk)
     types = dict(dead.values_list("pk", "event__type"))
     again = [pk for pk, name in types.items() if access.sees_type(scopes, name)]

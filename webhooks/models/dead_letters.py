@@ -48,6 +48,23 @@ class Matching:
     start: datetime | None = None
     end: datetime | None = None
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The rest of the index's key, behind what is the same for all that match.
+
+        Asked for the whole key, SQLite would sort what the index has in order.
+        """
+        if not self.subscription_id:
+            return KEY
+        return KEY[1:] if self.reason is None else KEY[2:]
+
+
+class _Row(models.Func):
+    """``(a, b, c)``, to be compared as a whole; so compared, the index is read from there on."""
+
+    template = "(%(expressions)s)"
+    output_field = models.BooleanField()  # a row has no type, and an expression must have one
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -57,6 +74,16 @@ class Place:
     reason: str
     settled_at: datetime
     pk: str
+
+    def row(self, key: Sequence[str]) -> _Row:
+        """These columns of it, to be compared with a row's."""
+        fields: dict[str, Any] = {
+            "subscription_id": Subscription._meta.pk,
+            "pk": Delivery._meta.pk,
+            **{name: Delivery._meta.get_field(name) for name in ("reason", "settled_at")},
+        }
+        values = [models.Value(getattr(self, name), output_field=fields[name]) for name in key]
+        return _Row(*values)
 
     def as_list(self) -> list[str]:
         return [self.subscription_id, self.reason, self.settled_at.isoformat(), self.pk]
@@ -89,13 +116,6 @@ class Group:
     newest_at: datetime
 
 
-class _Row(models.Func):
-    """``(a, b, c)``, to be compared as a whole; so compared, the index is read from there on."""
-
-    template = "(%(expressions)s)"
-    output_field = models.BooleanField()  # a row has no type, and an expression must have one
-
-
 class _CountOf(models.Subquery):
     """How many rows a subquery, which may have a limit, finds."""
 
@@ -117,21 +137,27 @@ class DeadLetterQuerySet(DeliveryQuerySet):
             found = found.filter(settled_at__lt=which.end)
         return found
 
-    def in_order(self) -> Self:
-        return self.order_by(*KEY)
+    def in_order(self, which: Matching, *, newest_first: bool = False) -> Self:
+        return self.order_by(*(f"-{name}" if newest_first else name for name in which.key))
 
-    def after(self, place: Place | None) -> Self:
-        return self if place is None else self.filter(GreaterThan(_Row(*KEY), _row(place)))
+    def after(self, place: Place | None, which: Matching) -> Self:
+        return self._beyond(GreaterThan, place, which)
 
-    def before(self, place: Place | None) -> Self:
-        return self if place is None else self.filter(LessThan(_Row(*KEY), _row(place)))
+    def before(self, place: Place | None, which: Matching) -> Self:
+        return self._beyond(LessThan, place, which)
 
-    def upto(self, place: Place | None) -> Self:
-        return self if place is None else self.filter(LessThanOrEqual(_Row(*KEY), _row(place)))
+    def upto(self, place: Place | None, which: Matching) -> Self:
+        return self._beyond(LessThanOrEqual, place, which)
 
-    def reach(self, after: Place | None, limit: int) -> Place | None:
-        """The place of the last of the next ``limit``; None when there are not so many."""
-        rows = self.after(after).in_order().values_list(*KEY)[limit - 1 : limit]
+    def _beyond(self, lookup: Any, place: Place | None, which: Matching) -> Self:
+        if place is None:
+            return self
+        return self.filter(lookup(_Row(*which.key), place.row(which.key)))
+
+    def reach(self, which: Matching, after: Place | None, limit: int) -> Place | None:
+        """The place of the last of the next ``limit`` that match; None: there are not so many."""
+        found = self.matching(which).after(after, which).in_order(which)
+        rows = found.values_list(*KEY)[limit - 1 : limit]
         return next((Place.of(row) for row in rows), None)
 
     def newest(
@@ -143,12 +169,11 @@ class DeadLetterQuerySet(DeliveryQuerySet):
         which: a subscription and a reason, and perhaps more. looked_through: rows at most, of which
         only some may be of the types that are meant.
         """
-        down = tuple(f"-{name}" for name in KEY)
-        found = self.matching(which).before(before).order_by(*down)
+        found = self.matching(which).before(before, which).in_order(which, newest_first=True)
         last = found.values_list(*KEY)[looked_through - 1 : looked_through]
         end = next((Place.of(row) for row in last), None)
         if end is not None:
-            found = found.filter(GreaterThanOrEqual(_Row(*KEY), _row(end)))
+            found = found._beyond(GreaterThanOrEqual, end, which)
         if which.types:
             found = found.filter(event__type__in=which.types)
         rows: list[Any] = list(found.select_related("event").defer("event__data")[: limit + 1])
@@ -170,7 +195,7 @@ class DeadLetterQuerySet(DeliveryQuerySet):
             subscription_id=models.OuterRef("subscription_id"), reason=models.OuterRef("reason")
         )
         meant = own.matching(Matching(start=which.start, end=which.end))
-        found = self.filter(pk__any=ids).in_order()
+        found = self.filter(pk__any=ids).order_by(*KEY)
         if which.reason is not None:
             found = found.filter(reason=which.reason)
         if which.start is not None or which.end is not None:
@@ -184,7 +209,7 @@ class DeadLetterQuerySet(DeliveryQuerySet):
             more = self.filter(pk=ids[-1]).values_list("subscription_id", "reason").first()
         counted = (
             self.filter(pk__any=[row.pk for row in rows])
-            .in_order()
+            .order_by(*KEY)
             .select_related("subscription")
             .defer("subscription__headers", "subscription__basic_auth")
             .annotate(
@@ -227,17 +252,18 @@ class DeadLetterQuerySet(DeliveryQuerySet):
             begin = " AND (n.subscription_id, n.reason) > (%s, %s)"
             params = [owner.get_db_prep_value(after[0], connection), after[1]]
         table = connection.ops.quote_name(Delivery._meta.db_table)
-        order = "ORDER BY n.subscription_id, n.reason, n.settled_at, n.id LIMIT 1"
         dead = f"SELECT n.id FROM {table} n WHERE n.state = 'dead'{own}"  # noqa: S608
+        order = "ORDER BY n.subscription_id, n.reason, n.settled_at, n.id LIMIT 1"
+        same = f"{dead} AND n.subscription_id = d.subscription_id AND n.reason > d.reason {order}"
+        other = f"{dead} AND n.subscription_id > d.subscription_id {order}"
         sql = (
             f"WITH RECURSIVE leap(id, place) AS (SELECT ({dead}{begin} {order}), 1 "  # noqa: S608
-            f"UNION ALL SELECT ({dead} AND (n.subscription_id, n.reason) > "
-            f"(d.subscription_id, d.reason) {order}), leap.place + 1 "
+            f"UNION ALL SELECT COALESCE(({same}), ({other})), leap.place + 1 "
             f"FROM leap JOIN {table} d ON d.id = leap.id WHERE leap.place < %s) "
             "SELECT id FROM leap WHERE id IS NOT NULL ORDER BY place"
         )
         with connection.cursor() as cursor:
-            cursor.execute(sql, [*own_params, *params, *own_params, limit])
+            cursor.execute(sql, [*own_params, *params, *own_params, *own_params, limit])
             return [pk.to_python(uuid.UUID(str(row[0]))) for row in cursor.fetchall()]
 
     def _one_of_groups_slowly(
@@ -352,18 +378,3 @@ class DeadLetterRun(models.Model):
     def place(self) -> Place | None:
         """The last dead letter that was looked at; None: none yet."""
         return Place.of(self.after) if self.after else None
-
-
-def _row(place: Place) -> _Row:
-    meta = Delivery._meta
-    fields: list[Any] = [
-        Subscription._meta.pk,
-        *(meta.get_field(name) for name in ("reason", "settled_at", "id")),
-    ]
-    values = (place.subscription_id, place.reason, place.settled_at, place.pk)
-    return _Row(
-        *(
-            models.Value(value, output_field=field)
-            for value, field in zip(values, fields, strict=True)
-        )
-    )
