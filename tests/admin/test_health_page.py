@@ -19,7 +19,7 @@ from tests.world import Answer, Receiver, deliver, emit_orders, fan_out_all, sub
 from webhooks import health, lifecycle
 from webhooks.admin import ranges
 from webhooks.clock import db_now
-from webhooks.health import workers
+from webhooks.health import figures, workers
 from webhooks.models import (
     Delivery,
     DeliveryAttempt,
@@ -284,6 +284,22 @@ def test_a_step_is_never_narrower_than_the_rows(
     period = ranges.chosen(query, now).period
     assert period.step == step
     assert period.start <= start < period.start + timedelta(seconds=step)
+
+
+@pytest.mark.parametrize("key", ["1h", "24h", "7d", "30d"])
+def test_a_chart_shows_each_bucket_in_its_step(key: str) -> None:
+    for minutes in (7, 21, 50, 200, 1300):
+        count(delivered=minutes, ago=timedelta(minutes=minutes))
+    for days in (3, 6, 17, 29):
+        count(delivered=days, ago=timedelta(days=days), width=HOUR)
+    period = ranges.chosen({"range": key}, db_now("default")).period
+    expected = [0] * len(period.points)
+    for row in DeliveryStats.objects.all():
+        if period.start <= row.bucket < period.end:
+            expected[period.place(row.bucket)] += row.attempts
+    found = figures.of(period)
+    assert found.succeeded == expected
+    assert [each is not None for each in found.latency] == [bool(n) for n in expected]
 
 
 def test_every_error_has_a_line_with_what_to_do(staff: Staff) -> None:
