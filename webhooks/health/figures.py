@@ -89,12 +89,13 @@ class Endpoint:
 
 
 def of(period: Period, subscription_id: str = WHOLE_SERVICE) -> Figures:
-    """The figures of a subscription, or of all, in a period. Two statements."""
+    """The figures of a subscription, or of all, in a period. One statement."""
     stats = DeliveryStats.objects.using(settings.database)
     count = len(period.points)
     found = Figures(period, [0] * count, [0] * count, [])
-    span = (period.start, period.end, period.step)
-    for row in stats.results(subscription_id, *span):
+    latency = [[0] * len(LATENCY_COLUMNS) for _ in range(count)]
+    acknowledged = [0] * len(ACK_COLUMNS)
+    for row in stats.results(subscription_id, period.start, period.end, period.step):
         place = min(row.place, count - 1)
         found.first_try += row.first_try
         found.delivered += row.delivered
@@ -104,12 +105,8 @@ def of(period: Period, subscription_id: str = WHOLE_SERVICE) -> Figures:
             found.by_code[row.code] += row.attempts
         else:
             found.succeeded[place] += row.attempts
-    latency = [[0] * len(LATENCY_COLUMNS) for _ in range(count)]
-    acknowledged = [0] * len(ACK_COLUMNS)
-    for times in stats.times(subscription_id, *span):
-        place = min(times.place, count - 1)
-        latency[place] = _added(latency[place], times.latency)
-        acknowledged = _added(acknowledged, times.acknowledged)
+        latency[place] = _added(latency[place], row.latency)
+        acknowledged = _added(acknowledged, row.acknowledged)
     found.latency = [percentiles(counts) for counts in latency]
     found.overall = percentiles([sum(column) for column in zip(*latency, strict=True)])
     found.acknowledged = percentiles(acknowledged, ACK_BOUNDS)

@@ -24,8 +24,11 @@ WIDTHS = (FRESH, HOUR, DAY)
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What ended in one way within one step of a period. place: of the step; 0: the first. code: ""
-    for successes."""
+    """What ended in one way within one step of a period.
+
+    place: of the step; 0: the first. code: "" for successes. latency: how long attempts took;
+    acknowledged: how long events took to be acknowledged.
+    """
 
     place: int
     code: str
@@ -33,14 +36,6 @@ class Results:
     first_try: int
     delivered: int
     dead: int
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """How long attempts took within one step of a period, and how long events took to be
-    acknowledged. place: of the step; 0: the first."""
-
-    place: int
     latency: Sequence[int]
     acknowledged: Sequence[int]
 
@@ -92,36 +87,31 @@ class StatsReports(models.QuerySet["DeliveryStats"]):
     ) -> list[Results]:
         """By step (of so many seconds) and code, in the order of time; ``WHOLE_SERVICE``: of all.
 
-        Added up by the database: a month's buckets, one by one, cost three times as much in Python.
+        Added up by the database, in one look: a month's buckets, one by one, cost three times as
+        much in Python.
         """
-        names = ("attempts", "first_try", "delivered", "dead")
+        counters = ("attempts", "first_try", "delivered", "dead")
+        columns = (*counters, *LATENCY_COLUMNS, *ACK_COLUMNS)
         rows: Any = (
             self.within(start, end)
             .filter(subscription_id=subscription_id)
             .annotate(place=_Place("bucket", start, step))
-            .values("place", "code")
-            .annotate(**{f"sum_{name}": models.Sum(name) for name in names})
+            .values_list("place", "code")
+            .annotate(*(models.Sum(column) for column in columns))
             .order_by("place", "code")
         )
         return [
-            Results(row["place"], row["code"], *(int(row[f"sum_{name}"]) for name in names))
-            for row in rows
-        ]
-
-    def times(self, subscription_id: str, start: datetime, end: datetime, step: int) -> list[Times]:
-        """By step, in the order of time; else as :meth:`results`."""
-        columns = (*LATENCY_COLUMNS, *ACK_COLUMNS)
-        rows: Any = (
-            self.within(start, end)
-            .filter(subscription_id=subscription_id)
-            .annotate(place=_Place("bucket", start, step))
-            .values_list("place")
-            .annotate(*(models.Sum(column) for column in columns))
-            .order_by("place")
-        )
-        cut = 1 + len(LATENCY_COLUMNS)
-        return [
-            Times(row[0], [int(n) for n in row[1:cut]], [int(n) for n in row[cut:]]) for row in rows
+            Results(
+                place,
+                code,
+                attempts=int(counts[0]),
+                first_try=int(counts[1]),
+                delivered=int(counts[2]),
+                dead=int(counts[3]),
+                latency=[int(n) for n in counts[4 : 4 + len(LATENCY_COLUMNS)]],
+                acknowledged=[int(n) for n in counts[4 + len(LATENCY_COLUMNS) :]],
+            )
+            for place, code, *counts in rows
         ]
 
     def busiest_types(
