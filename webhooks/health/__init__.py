@@ -5,8 +5,8 @@ costs the same handful of statements at any size. Every verdict but a good one h
 what is wrong, since when, and what to do. Nothing is changed here.
 
 ``verdicts`` says what a verdict is and where its limits lie, ``reasons`` puts it into sentences,
-``subscriptions`` and ``service`` judge; ``headlines`` sums up for people, ``workers`` and
-``figures`` read what the admin's pages show beside the verdict.
+``subscriptions`` and ``service`` judge; ``headlines`` sums up for people, ``workers``, ``digests``
+and ``figures`` read what the admin's pages show beside the verdict.
 """
 
 from webhooks.health.headlines import Headline as Headline
