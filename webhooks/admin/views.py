@@ -19,6 +19,7 @@ from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.functional import SimpleLazyObject
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
@@ -194,6 +195,26 @@ class PagesAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self.render(
             request, question.template, question.title, obj, question=question, **question.context
         )
+
+
+class OverviewAdmin(PagesAdmin):
+    """A row's page with an overview above its fields."""
+
+    def overview(self, request: HttpRequest, pk: str) -> dict[str, Any]:
+        """All that the template shows as ``overview``; a constant number of statements."""
+        raise NotImplementedError
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        # Read when the page is drawn, and so after the stock view has looked at the permissions.
+        shown = SimpleLazyObject(lambda: self.overview(request, unquote(object_id)))
+        extra = {"overview": shown, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, extra)
 
 
 class SitePageAdmin(PagesAdmin):
