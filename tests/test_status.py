@@ -12,7 +12,7 @@ from django.core.management import call_command
 from tests.world import Answer, Receiver, deliver, emit_orders, fan_out_all, subscribe
 from webhooks import health
 from webhooks.clock import db_now
-from webhooks.models import Lane
+from webhooks.models import Duty, Lane
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -78,3 +78,16 @@ def test_json_is_one_object_with_the_same_reasons(receiver: Receiver) -> None:
     ]
     assert {"updated_at", "delivery_delay_s", "dead_24h", "suspended_24h"} <= found.keys()
     assert found["headline"].startswith("nothing has been delivered")
+
+
+def test_it_tells_of_schedules_that_are_late() -> None:
+    now = db_now("default")
+    Duty.objects.ensure()
+    Duty.objects.filter(name="sweep").update(ran_at=now - timedelta(minutes=4))
+    code, said = status()
+    assert code == 1
+    assert "sweep is 3 min late: is a worker running?" in said
+    _code, said = status("--json")
+    schedules = json.loads(said)["schedules"]
+    assert 180 <= schedules["sweep"]["late_s"] < 185
+    assert schedules["prune"] == {"last_run_at": None, "late_s": None}

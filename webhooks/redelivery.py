@@ -22,7 +22,8 @@ from webhooks.clock import db_now
 from webhooks.conf import settings
 from webhooks.engine import fanout
 from webhooks.engine.parcels import MARKER, draft, due_of, new_message
-from webhooks.engine.replays import revive, select
+from webhooks.engine.replays import select
+from webhooks.engine.reviving import revive
 from webhooks.engine.transactions import atomically
 from webhooks.engine.wake import wake
 from webhooks.exceptions import CatalogError, NotDeliverable

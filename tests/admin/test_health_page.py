@@ -19,7 +19,7 @@ from tests.world import Answer, Receiver, deliver, emit_orders, fan_out_all, sub
 from webhooks import health, lifecycle
 from webhooks.admin import ranges
 from webhooks.clock import db_now
-from webhooks.health import workers
+from webhooks.health import figures, workers
 from webhooks.models import (
     Delivery,
     DeliveryAttempt,
@@ -141,7 +141,7 @@ def test_work_that_nobody_does_is_down(staff: Staff, receiver: Receiver) -> None
         "■ Down — nothing has been delivered for 12 min while 7 are due. Is a worker running?"
     )
     [address] = {each for text, each in links(html).items() if "Is one running" in text}
-    assert address == reverse("admin:webhooks_worker_changelist")
+    assert address == reverse("admin:webhooks_workersandschedules_changelist")
 
 
 def test_the_page_and_the_reasons_agree(staff: Staff, receiver: Receiver) -> None:
@@ -286,6 +286,22 @@ def test_a_step_is_never_narrower_than_the_rows(
     assert period.start <= start < period.start + timedelta(seconds=step)
 
 
+@pytest.mark.parametrize("key", ["1h", "24h", "7d", "30d"])
+def test_a_chart_shows_each_bucket_in_its_step(key: str) -> None:
+    for minutes in (7, 21, 50, 200, 1300):
+        count(delivered=minutes, ago=timedelta(minutes=minutes))
+    for days in (3, 6, 17, 29):
+        count(delivered=days, ago=timedelta(days=days), width=HOUR)
+    period = ranges.chosen({"range": key}, db_now("default")).period
+    expected = [0] * len(period.points)
+    for row in DeliveryStats.objects.all():
+        if period.start <= row.bucket < period.end:
+            expected[period.place(row.bucket)] += row.attempts
+    found = figures.of(period)
+    assert found.succeeded == expected
+    assert [each is not None for each in found.latency] == [bool(n) for n in expected]
+
+
 def test_every_error_has_a_line_with_what_to_do(staff: Staff) -> None:
     html = page(staff())
     for code in REMEDIES:
@@ -333,16 +349,61 @@ def test_the_workers_and_what_runs_by_the_clock(staff: Staff) -> None:
     )  # fmt: skip
     Duty.objects.filter(name="sweep").update(ran_at=now - timedelta(minutes=11))
     html = page(staff())
-    crew = html[html.index("<h2>Workers") : html.index("Failures by reason")]
+    crew = html[html.index("Workers</a></h2>") : html.index("Failures by reason")]
     assert "h1:9 (slot 3)" in crew
     assert "silent" in crew
     assert "4 min ago" in crew
     assert ">17<" in crew
-    assert "by 10 min" in crew  # a minute of them was its due
+    assert "10 min late: is a worker running?" in crew  # a minute of them was its due
+    assert "manage.py qcluster" in crew
     assert "never run" in crew  # the pruning
+    assert banner(html).startswith("▲ Degraded — what runs by the clock is late.")
     assert "Tasks in the queue: <strong>0</strong>" in crew
     Duty.objects.update(ran_at=now)
-    assert page(staff()).count("</span> in time<") == len(workers.SCHEDULES)
+    assert page(staff()).count("</span> on time<") == len(workers.SCHEDULES)
+
+
+def test_the_next_digests_and_what_waits_in_them(staff: Staff, receiver: Receiver) -> None:
+    now = db_now("default")
+    daily = {"trigger": "daily", "hour": (now.hour + 2) % 24}
+    for requester in ("app:a", "app:b"):
+        subscribe(receiver, requester, **daily)
+    subscribe(receiver, "app:c", trigger="hourly")
+    held = subscribe(receiver, "app:d", trigger="hourly")
+    lifecycle.suspend(held, reason="operator")
+    subscribe(receiver, "app:e")
+    for requester in ("app:a", "app:a", "app:b", "app:d", "app:e"):
+        emit_orders(1, requester)
+    fan_out_all()
+    html = page(staff())
+    listed = html[html.index("Next digests") : html.index("Failures by reason")]
+    rows = [
+        [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in re.findall(r"<tr><th scope=\"row\">.*?</tr>", listed)
+    ]
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    ends = [f"{hour + timedelta(hours=n):%Y-%m-%d %H:%M} UTC" for n in (1, 2)]
+    assert rows == [[ends[0], "hourly", "1", "0"], [ends[1], "daily", "2", "3"]]
+
+
+def test_without_digests_it_says_so(staff: Staff, receiver: Receiver) -> None:
+    subscribe(receiver)
+    assert "No subscription gets digests" in page(staff())
+
+
+def test_a_schedule_that_is_late_degrades_the_service_wherever_it_is_asked() -> None:
+    now = db_now("default")
+    Duty.objects.ensure()
+    assert health.of_service().verdict.reasons == ()  # what never ran is no news
+    Duty.objects.filter(name="tick").update(ran_at=now - timedelta(hours=3), late_ms=1500)
+    found = health.of_service()
+    assert found.status == "degraded"
+    [reason] = found.verdict.reasons
+    assert reason.code == "late_schedule"
+    assert reason.message.startswith("tick is 2 h late: is a worker running? Start a cluster")
+    tick = next(each for each in found.schedules if each.name == "tick")
+    assert tick.began_late == timedelta(seconds=1.5)
+    assert "late" not in found.as_dict()  # that one is for subscribers
 
 
 def test_a_broker_that_is_down_is_no_error(staff: Staff, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,8 @@ pytestmark = pytest.mark.django_db
 
 def test_each_model_has_a_page_but_secrets() -> None:
     ours = {m.__name__ for m in admin.site._registry if m._meta.app_label == "webhooks"}
-    assert ours == {model.__name__ for model in LOGS} | {"Subscription", "WebhookHealth"}
+    site_pages = {"WebhookHealth", "DeadLetter", "WorkersAndSchedules"}
+    assert ours == {model.__name__ for model in LOGS} | {"Subscription"} | site_pages
 
 
 @pytest.mark.parametrize("model", [*LOGS, Subscription], ids=lambda model: model.__name__)

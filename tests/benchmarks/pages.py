@@ -1,4 +1,4 @@
-"""Does a page of the API cost the same, however long the list is?
+"""Does a page of the API cost the same, however long the list is? And those of the admin?
 
 A requester's deliveries are listed over HTTP (without a network: Django's test client) at a
 thousand and at a million of them, spread over one subscription and over a hundred; so is its feed
@@ -12,6 +12,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
+from tests.benchmarks import admin_pages
 from tests.benchmarks.database import own_database
 from tests.benchmarks.harness import Figure, Options, compared, left_out
 
@@ -28,6 +29,10 @@ PAGES = {
 
 
 def measure(options: Options) -> list[Figure]:
+    return [*admin_pages.measure(options), *_of_the_api(options)]
+
+
+def _of_the_api(options: Options) -> list[Figure]:
     if options.database != "postgres":
         return [left_out("pages", "its rows are made by PostgreSQL's generate_series")]
     many, requests = (20_000, 20) if options.quick else (1_000_000, 60)

@@ -25,7 +25,7 @@ from tests.engine.controlled import (
 from tests.world import deliver, emit_orders, fan_out_all, states
 from webhooks import emit, lifecycle, signals
 from webhooks.conf import settings as conf
-from webhooks.engine import digests, following, giving_up, replays
+from webhooks.engine import digests, following, giving_up, reviving
 from webhooks.engine.lanes import HeldLane
 from webhooks.formats.standard import StandardFormat
 from webhooks.models import Delivery, DeliveryAttempt, Event, Message, Subscription
@@ -54,7 +54,7 @@ def transport(settings: Any) -> Iterator[type[RecordingTransport]]:
 @pytest.fixture(autouse=True)
 def _small_rounds(quick_rounds: None, monkeypatch: Any) -> None:
     monkeypatch.setattr(digests, "GATHERED", 4)
-    for module in (digests, following, replays):
+    for module in (digests, following, reviving):
         monkeypatch.setattr(module, "ROUND", 4)
 
 

@@ -1,5 +1,5 @@
 """The admin's pages: one module for each, on the stock admin alone."""
 
-from webhooks.admin import delivery, event, health, logs, subscription
+from webhooks.admin import dead_letters, delivery, event, health, logs, subscription, workers
 
-__all__ = ["delivery", "event", "health", "logs", "subscription"]
+__all__ = ["dead_letters", "delivery", "event", "health", "logs", "subscription", "workers"]

@@ -11,11 +11,9 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.contrib.admin.utils import unquote
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
-from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy
 from django.utils.translation import gettext_lazy as _
@@ -26,7 +24,7 @@ from webhooks.admin.overview import told
 from webhooks.admin.pages import LogAdmin, Recent
 from webhooks.admin.reasons import reasons_url
 from webhooks.admin.sentences import Situation
-from webhooks.admin.views import PagesAdmin, Question, actor, is_allowed, posted
+from webhooks.admin.views import OverviewAdmin, Question, actor, is_allowed, posted
 from webhooks.clock import db_now
 from webhooks.conf import settings
 from webhooks.models import Delivery, DeliveryAttempt, Event, Message, Subscription
@@ -49,7 +47,7 @@ class ResendForm(forms.Form):
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(PagesAdmin, LogAdmin):
+class DeliveryAdmin(OverviewAdmin, LogAdmin):
     change_form_template = "admin/webhooks/delivery/change_form.html"
     deferred = ("event__data", *SECRETS)
     search_ids = {"dlv": "pk", "evt": "event", "sub": "subscription", "msg": "message"}
@@ -86,18 +84,6 @@ class DeliveryAdmin(PagesAdmin, LogAdmin):
         return super().get_queryset(request).select_related("event", "subscription")
 
     # The page
-
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
-        # Read when the page is drawn, and so after the stock view has looked at the permissions.
-        shown = SimpleLazyObject(lambda: self.overview(request, unquote(object_id)))
-        extra = {"overview": shown, **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, extra)
 
     def overview(self, request: HttpRequest, pk: str) -> dict[str, Any]:
         """All that the template shows; a constant number of statements."""

@@ -13,10 +13,8 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.utils import unquote
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
-from django.utils.functional import SimpleLazyObject
 from django.utils.http import urlencode
 from django.utils.translation import gettext, gettext_lazy, ngettext
 from django.utils.translation import gettext_lazy as _
@@ -25,7 +23,7 @@ from webhooks import formats, previews, recipients, redelivery
 from webhooks.admin.logs import VIEW_PAYLOAD, EventTypeFilter, PayloadAdmin
 from webhooks.admin.overview import told
 from webhooks.admin.pages import Recent
-from webhooks.admin.views import PagesAdmin, Question, actor, is_allowed, posted
+from webhooks.admin.views import OverviewAdmin, Question, actor, is_allowed, posted
 from webhooks.conf import settings
 from webhooks.exceptions import WebhookError
 from webhooks.models import Delivery, DeliveryAttempt, Event, Subscription
@@ -70,7 +68,7 @@ class ResendForm(forms.Form):
 
 
 @admin.register(Event)
-class EventAdmin(PagesAdmin, PayloadAdmin):
+class EventAdmin(OverviewAdmin, PayloadAdmin):
     change_form_template = "admin/webhooks/event/change_form.html"
     payload = "data"
     deferred = ("data",)
@@ -84,18 +82,6 @@ class EventAdmin(PagesAdmin, PayloadAdmin):
     )
 
     # The page
-
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
-        # Read when the page is drawn, and so after the stock view has looked at the permissions.
-        shown = SimpleLazyObject(lambda: self.overview(request, unquote(object_id)))
-        extra = {"overview": shown, **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, extra)
 
     def overview(self, request: HttpRequest, pk: str) -> dict[str, Any]:
         """All that the template shows; a constant number of statements."""

@@ -19,15 +19,16 @@ from django.utils.translation import gettext as _
 from webhooks import health
 from webhooks.admin import charts, ranges
 from webhooks.admin.views import SitePageAdmin, live_part
-from webhooks.health import figures, workers
+from webhooks.health import digests, figures, workers
 from webhooks.health.headlines import span
 from webhooks.models import (
+    DeadLetter,
     Delivery,
     DeliveryAttempt,
     Event,
     Subscription,
     WebhookHealth,
-    Worker,
+    WorkersAndSchedules,
 )
 from webhooks.models.subscription import FOR_FAILING, Status
 from webhooks.remedies import REMEDIES, remedy
@@ -42,7 +43,8 @@ from webhooks.templatetags.webhooks_admin import (
 
 #: Which lists show what a reason speaks of; any other reason's code is an error's.
 REASONS: Final[dict[str, tuple[type[Model], dict[str, str]]]] = {
-    "no_worker": (Worker, {}),
+    "no_worker": (WorkersAndSchedules, {}),
+    "late_schedule": (WorkersAndSchedules, {}),
     "abandoned": (Delivery, {"state__exact": "pending", "since": "all"}),
     "delayed": (Delivery, {"state__exact": "pending", "since": "all"}),
     "outage": (DeliveryAttempt, {}),
@@ -50,7 +52,7 @@ REASONS: Final[dict[str, tuple[type[Model], dict[str, str]]]] = {
         Subscription,
         {"status__exact": Status.SUSPENDED.value, "status_reason__exact": FOR_FAILING},
     ),
-    "dead_letters": (Delivery, {"state__exact": "dead", "since": "7d"}),
+    "dead_letters": (DeadLetter, {}),
 }
 TEMPLATE, FRAGMENT = "admin/webhooks/health.html", "admin/webhooks/health_live.html"
 
@@ -113,6 +115,12 @@ class WebhookHealthAdmin(SitePageAdmin):
             "throughput": throughput(found, chosen.labels),
             "latency": latency(found, chosen.labels),
             "crew": workers.crew(now),
+            "schedules": service.schedules,
+            "digests": [
+                (each, Subscription(trigger=each.trigger).get_trigger_display())
+                for each in digests.next_digests(now)
+            ],
+            "workers_url": self.list_url(request, WorkersAndSchedules),
             "failures": [each for each in failures if each.count],
             "other_failures": [each for each in failures if not each.count],
             "worst": [

@@ -12,11 +12,9 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.utils import unquote
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
@@ -26,6 +24,7 @@ from webhooks.admin.actions import ShownOnce, SubscriptionActions
 from webhooks.admin.overview import overview
 from webhooks.admin.pages import LargeTableAdmin
 from webhooks.admin.replays import SubscriptionReplays
+from webhooks.admin.views import OverviewAdmin
 from webhooks.conf import settings
 from webhooks.models import Lane, SigningSecret, Subscription
 
@@ -102,7 +101,7 @@ class SecretInline(_Seen, admin.TabularInline):  # type: ignore[type-arg]
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(SubscriptionActions, SubscriptionReplays, LargeTableAdmin):
+class SubscriptionAdmin(SubscriptionActions, SubscriptionReplays, OverviewAdmin, LargeTableAdmin):
     form = SubscriptionForm
     change_form_template = "admin/webhooks/subscription/change_form.html"
     deferred = ("headers", "basic_auth")
@@ -148,17 +147,8 @@ class SubscriptionAdmin(SubscriptionActions, SubscriptionReplays, LargeTableAdmi
     def get_urls(self) -> list[Any]:
         return [*self.action_urls(), *self.replay_urls(), *super().get_urls()]
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
-        # Read when the page is drawn, and so after the stock view has looked at the permissions.
-        shown = SimpleLazyObject(lambda: overview(self, request, unquote(object_id)))
-        extra = {"overview": shown, **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, extra)
+    def overview(self, request: HttpRequest, pk: str) -> dict[str, Any]:
+        return overview(self, request, pk)
 
     def changeform_view(
         self,

@@ -19,6 +19,7 @@ from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.functional import SimpleLazyObject
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
@@ -196,6 +197,26 @@ class PagesAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         )
 
 
+class OverviewAdmin(PagesAdmin):
+    """A row's page with an overview above its fields."""
+
+    def overview(self, request: HttpRequest, pk: str) -> dict[str, Any]:
+        """All that the template shows as ``overview``; a constant number of statements."""
+        raise NotImplementedError
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        # Read when the page is drawn, and so after the stock view has looked at the permissions.
+        shown = SimpleLazyObject(lambda: self.overview(request, unquote(object_id)))
+        extra = {"overview": shown, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, extra)
+
+
 class SitePageAdmin(PagesAdmin):
     """A page that belongs to no table: its model is a proxy, for the index and the permission."""
 
@@ -207,6 +228,66 @@ class SitePageAdmin(PagesAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         return self.page(request)
+
+    def site_route(
+        self,
+        pattern: str,
+        view: Callable[..., HttpResponse],
+        name: str,
+        *,
+        permission: str = "",
+        post: bool = False,
+    ) -> URLPattern:
+        """The path ``<pattern>`` below the page, for ``view(request, ...)``.
+
+        It is named ``webhooks_<model>_<name>``. Who may not view the page, or has not this
+        permission of ours ("": none beside it), gets 403. post: GET is refused.
+        """
+
+        @wraps(view)
+        def checked(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+            allowed = not permission or is_allowed(request, permission)
+            if not allowed or not self.has_view_permission(request):
+                raise PermissionDenied
+            return answering(request, **kwargs)
+
+        answering = require_POST(view) if post else view
+        meta = self.opts
+        return path(
+            pattern,
+            self.admin_site.admin_view(checked),
+            name=f"{meta.app_label}_{meta.model_name}_{name}",
+        )
+
+    def site_url(self, name: str = "changelist", query: Any = None, **kwargs: Any) -> str:
+        """The address of such a page, or of the first one."""
+        address = reverse(
+            f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}",
+            kwargs=kwargs,
+            current_app=self.admin_site.name,
+        )
+        return f"{address}?{urlencode(query, doseq=True)}" if query else address
+
+    def ask(
+        self,
+        request: HttpRequest,
+        question: Question,
+        do: Callable[[], HttpResponse],
+        *,
+        back: str,
+    ) -> HttpResponse:
+        """Ask by GET, with a way ``back``; do by POST (with CSRF). ``do`` writes the history."""
+        form = question.form
+        if request.method == "POST" and (form is None or form.is_valid()):
+            return do()
+        return self.render(
+            request,
+            question.template,
+            question.title,
+            question=question,
+            back=back,
+            **question.context,
+        )
 
     def get_urls(self) -> list[Any]:
         return [each for each in super().get_urls() if each.name and "changelist" in each.name]

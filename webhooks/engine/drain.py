@@ -54,7 +54,7 @@ KINDS = (Handshakes(), Probes())
 
 
 class Drain:
-    """One worker at work, in the calling thread; only the flusher may have a second one write."""
+    """One worker at work. Everything that touches the database happens in the calling thread."""
 
     def __init__(
         self,

@@ -16,10 +16,9 @@ from webhooks.conf import settings
 from webhooks.engine.holdings import Holdings
 from webhooks.engine.lanes import HeldLane
 from webhooks.engine.outcome import Verdict
-from webhooks.engine.recorder import Recorder, Result, Written
+from webhooks.engine.recorder import Recorder, Result
 from webhooks.engine.transactions import DATABASE_ERRORS
 from webhooks.engine.wake import POLL
-from webhooks.engine.writer import Writer
 from webhooks.exceptions import IllegalStatusChange
 from webhooks.lifecycle import change_status
 from webhooks.models import Subscription
@@ -33,10 +32,6 @@ FLUSH_SECONDS = 0.2
 LET_GO = 0.02
 #: After the database refused to write, so many seconds pass before the next try.
 WRITE_AGAIN = 1.0
-#: Fewer acknowledgements than these are not worth a second thread and connection.
-MANY = 50
-#: So often a drain that waits for answers asks whether its second thread is done, in seconds.
-TAKE_BACK = 0.005
 
 
 class Flusher:
@@ -46,7 +41,6 @@ class Flusher:
         self._using = using
         self._holdings = holdings
         self._recorder = Recorder(using, token)
-        self._writer = Writer(using, self._recorder)
         self._results: list[Result] = []
         #: Results that the database refuses; they are tried again, apart from the others.
         self._refused: list[Result] = []
@@ -60,7 +54,7 @@ class Flusher:
     @property
     def unwritten(self) -> int:
         """Results that are lost, and their POSTs sent again, if this process dies now."""
-        return len(self._results) + len(self._refused) + len(self._writer.results)
+        return len(self._results) + len(self._refused)
 
     @property
     def is_stopped(self) -> bool:
@@ -79,12 +73,11 @@ class Flusher:
 
     def patience(self, in_flight: int) -> float:
         """How long its drain may wait for answers, in seconds."""
-        wait = float("inf")
-        if self._results:
-            # Nothing in flight: nothing more will come, so write now.
-            later = in_flight or self._waits_for_locks
-            wait = self._next_flush - time.monotonic() if later else 0.0
-        return min(wait, TAKE_BACK) if self._writer.results else wait
+        if not self._results:
+            return float("inf")
+        # Nothing in flight: nothing more will come, so write now.
+        later = in_flight or self._waits_for_locks
+        return self._next_flush - time.monotonic() if later else 0.0
 
     def flush(self, *, idle: bool, final: bool = False) -> None:
         """Write results when there are enough, when the oldest waits too long, or when nothing else
@@ -93,15 +86,12 @@ class Flusher:
         idle: nothing is in flight, and nothing began in this round. A quick receiver has answered
         all that began before this is called: written then, each round would be a transaction.
         """
-        self._take_back(wait=0.1 if final else 0.0)
         now = time.monotonic()
         if now < self._write_again_at:
             return
         if self._refused and now >= self._refused_again_at:
             self._results = self._refused + self._results
             self._refused = []
-        if not final and self._write_aside():
-            return
         enough = len(self._results) >= settings.FLUSH_MAX
         is_due = enough or now >= self._next_flush or idle or final
         batch = self._results if is_due else []
@@ -113,50 +103,13 @@ class Flusher:
             self._write(batch, done)
 
     def close(self) -> None:
-        """End the second thread; says what could not be written."""
-        self._writer.close()
+        """Say what could not be written."""
         if self.unwritten:
             logger.error(
                 "%d results could not be written; their deliveries are sent again when the leases "
                 "end.",
                 self.unwritten,
             )
-
-    # Beside the drain
-
-    def _write_aside(self) -> bool:
-        """Give acknowledgements to the second thread, when there are many; False: there are not.
-
-        Half of what may be unwritten is enough: the other half gathers meanwhile. Lanes that would
-        be done then are not kept waiting: they are let go in the same transaction.
-        """
-        if len(self._results) < max(MANY, settings.FLUSH_MAX // 2) or not self._writer.is_free:
-            return False
-        acknowledged = [each for each in self._results if each.is_acknowledged]
-        if len(acknowledged) < len(self._results) // 2:
-            return False
-        if self._holdings.any_done_after({each.job.delivery.id for each in acknowledged}):
-            return False
-        self._results = [each for each in self._results if not each.is_acknowledged]
-        self._writer.begin(acknowledged)
-        return True
-
-    def _take_back(self, wait: float) -> None:
-        taken = self._writer.take_back(wait)
-        if taken is None:
-            return
-        if isinstance(taken.outcome, Written):
-            self._recorder.tell(taken.outcome)
-            self._written(taken.outcome)
-            return
-        # The next flush writes them, and finds out which ones the database refuses.
-        self._results = [*taken.results, *self._results]
-        self._next_flush = time.monotonic()
-        if not isinstance(taken.outcome, DATABASE_ERRORS):
-            raise taken.outcome
-        logger.error("%d results could not be written; trying again.", len(taken.results))
-
-    # In the drain's own thread
 
     def _write(self, batch: list[Result], done: list[HeldLane]) -> None:
         """Write and let go. What the database does not take is kept, and written again later."""
@@ -195,16 +148,13 @@ class Flusher:
             self._waits_for_locks = any(result.job.lane_id in written.busy for result in batch)
             if self._waits_for_locks:
                 self._next_flush = time.monotonic() + POLL
-        self._written(written)
+        for result in written.results:
+            self._holdings.lanes[result.job.lane_id].open.discard(result.job.delivery.id)
         self._holdings.freed([lane for lane in done if lane.id not in written.busy])
         self._holdings.lose(written.lost & self._holdings.lanes.keys())
         gone = [each.job for each in written.results if each.outcome.verdict is Verdict.GONE]
         for pk, url in {(job.lane_id, job.url) for job in gone}:
             self._unsubscribe(pk, url)
-
-    def _written(self, written: Written) -> None:
-        for result in written.results:
-            self._holdings.lanes[result.job.lane_id].open.discard(result.job.delivery.id)
 
     def _unsubscribe(self, subscription_id: str, url: str) -> None:
         """The endpoint answered ``410 Gone``; url: which one."""

@@ -235,10 +235,6 @@ class Holdings:
         stay = set(ended) - set(self._cancel_some(lane for lane in ended if not lane.open))
         return [lane for lane in done if lane not in stay]
 
-    def any_done_after(self, written: set[str]) -> bool:
-        """Whether a lane can go back once these deliveries are written."""
-        return any(lane.is_done_after(written) for lane in self.lanes.values())
-
     def ends_more(self) -> bool:
         """Whether the next round has deliveries to end that are not to be sent."""
         now = time.monotonic()

@@ -16,6 +16,7 @@ from webhooks.engine.drain import HORIZON, KINDS
 from webhooks.engine.transactions import atomically
 from webhooks.entitlement import review
 from webhooks.models import (
+    DeadLetterRun,
     Delivery,
     DeliveryAttempt,
     DeliveryStats,
@@ -65,6 +66,7 @@ def sweep(using: str) -> bool:
         or Lane.objects.using(using).ready(soon).exists()
         or any(kind.waiting(using, soon).exists() for kind in KINDS)
         or Replay.objects.using(using).running().exists()
+        or DeadLetterRun.objects.using(using).running().exists()
     )
 
 
@@ -148,6 +150,10 @@ def prune(using: str) -> int:
         pk__lt=first_id_of(limit, "rpl"), finished_at__lt=limit
     )
     removed += _delete(using, replays)
+    runs = DeadLetterRun.objects.using(using).filter(
+        pk__lt=first_id_of(limit, "dlr"), finished_at__lt=limit
+    )
+    removed += _delete(using, runs)
     compact(using)
     Duty.objects.using(using).note(Duty.Name.PRUNE, add=removed, every=EVERY_PRUNE)
     return removed

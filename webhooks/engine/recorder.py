@@ -128,15 +128,6 @@ class Recorder:
         Raises DatabaseError or InterfaceError where the database does not take it; then nothing
         was written.
         """
-        written = self.record(results, lanes, releasing)
-        self.tell(written)
-        return written
-
-    def record(
-        self, results: Sequence[Result], lanes: Sequence[HeldLane], releasing: Sequence[HeldLane]
-    ) -> Written:
-        """As :meth:`write`, and nobody is told yet. Without lanes, and with acknowledgements alone,
-        it may be called from any thread."""
         concerned = {lane.id: lane for lane in lanes if lane.paced}
         concerned.update((lane.id, lane) for lane in releasing)
         ids = set(concerned) | {
@@ -146,13 +137,9 @@ class Recorder:
         written = atomically(self._using, lambda: self._write(results, concerned, ids, free))
         for pk in concerned.keys() - written.busy:
             concerned[pk].paced = False
-        return written
-
-    @staticmethod
-    def tell(written: Written) -> None:
-        """Tell the host's receivers what was written. A failure that was not applied, because the
-        lane was lost, did not happen."""
+        # A failure that was not applied, because the lane was lost, did not happen.
         _tell(written.applied)
+        return written
 
     def _write(
         self,

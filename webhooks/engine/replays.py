@@ -1,5 +1,7 @@
 """Replays at work: batch by batch, what a client asked for again becomes pending.
 
+Runs over dead letters (:mod:`webhooks.engine.dead_letters`) are advanced in turn with them.
+
 A batch is one transaction, and the replay's row says where the next one begins, so whoever dies in
 the middle loses and repeats nothing. Nothing is sent here: the lane is told, and its holder does
 the rest. :mod:`webhooks.redelivery` is where one asks.
@@ -10,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +20,21 @@ from django.db import InterfaceError, OperationalError
 
 from webhooks import access, catalog
 from webhooks.clock import db_now
-from webhooks.engine.following import ROUND
+from webhooks.engine import dead_letters
+from webhooks.engine.reviving import revive
 from webhooks.engine.transactions import atomically
-from webhooks.models import Delivery, DeliveryAttempt, Lane, Message, Replay, Subscription
+from webhooks.models import (
+    DeadLetterRun,
+    Delivery,
+    DeliveryAttempt,
+    Lane,
+    Replay,
+    Subscription,
+)
 from webhooks.models.delivery import State
 from webhooks.models.fields import new_delivery_id
 from webhooks.models.replay import Selection
-from webhooks.models.subscription import Content, Status
+from webhooks.models.subscription import Status
 
 logger = logging.getLogger("webhooks")
 
@@ -42,18 +52,23 @@ _resting: dict[str, float] = {}
 
 
 def advance(using: str, limit: int = BATCH) -> bool:
-    """Do the next batch of one running replay; whether there may be more to do at once.
+    """Do the next batch of one running replay, or run over dead letters; whether there may be more
+    to do at once.
 
     limit: deliveries at most. False too while all lanes concerned are locked by others. Which
-    replay it is, is left to chance: so all of them get on, however many workers and replays there
+    one it is, is left to chance: so all of them get on, however many workers and replays there
     are. Raises OperationalError or InterfaceError where the database is away.
     """
     now = time.monotonic()
-    running = Replay.objects.using(using).running().values_list("pk", flat=True)
-    ready = [pk for pk in running if _resting.get(pk, now) <= now]
-    for pk in random.sample(ready, min(TRIED, len(ready))):
+    running = [
+        (pk, batch)
+        for model, batch in ((Replay, _advance), (DeadLetterRun, dead_letters.advance))
+        for pk in model.objects.using(using).running().values_list("pk", flat=True)
+    ]
+    ready = [each for each in running if _resting.get(each[0], now) <= now]
+    for pk, batch in random.sample(ready, min(TRIED, len(ready))):
         try:
-            if atomically(using, lambda pk=pk: _advance(using, pk, limit)):  # type: ignore[misc]
+            if atomically(using, lambda pk=pk, batch=batch: batch(using, pk, limit)):  # type: ignore[misc]
                 return True
         except (OperationalError, InterfaceError):
             raise
@@ -133,74 +148,6 @@ def select(
         states=states,
         asked_at=asked_at,
     )
-
-
-def revive(
-    using: str,
-    lane: Lane,
-    ids: Collection[str],
-    *,
-    trigger: str,
-    now: datetime,
-    together: bool = False,
-) -> None:
-    """Make deliveries of a locked lane due now, whether they ended or are pending.
-
-    together: whatever travelled in a batch with one of them comes along, under the same id; of a
-    large digest of counts, in rounds that the lane's holder makes. Else each leaves its batch, to
-    be gathered anew; what is pending in one stays: it comes by itself.
-    """
-    deliveries = Delivery.objects.using(using)
-    batches = Message.objects.using(using).batches(
-        set(deliveries.filter(pk__any=ids).values_list("message_id", flat=True)) - {None}
-    )
-    members = deliveries.filter(message__in=[message.pk for message in batches])
-    if together:
-        ids = {*ids, *_companions(using, batches, ids)}
-    # Locked in the order of their ids first, as everybody does: an acknowledgement needs no lane.
-    locked = deliveries.filter(pk__any=sorted(ids)).order_by("pk").select_for_update()
-    states = dict(locked.values_list("pk", "state"))
-    if not together:
-        kept = set(members.pending().filter(pk__any=sorted(ids)).values_list("pk", flat=True))
-        ids = states.keys() - kept
-        members.filter(pk__any=sorted(ids)).update(message=None)
-    concerned = deliveries.filter(pk__any=sorted(ids))
-    # The pending ones first: those that are revived are pending after it.
-    if State.PENDING in states.values():
-        concerned.hasten(
-            trigger=trigger,
-            now=now,
-            clock_ms=lane.clock_at(now),
-            discard_before=lane.discard_before,
-        )
-    if set(states.values()) != {State.PENDING}:
-        concerned.revive(trigger=trigger, now=now, clock_ms=lane.clock_at(now))
-    Lane.objects.using(using).expect([lane], now)
-
-
-def _companions(using: str, batches: Iterable[Message], ids: Collection[str]) -> list[str]:
-    """What is to be made due with these deliveries, for their batches are sent again.
-
-    Of a digest of counts that is large, the head, which the others follow. One that was given up
-    is not sent again: what belonged to it then comes alone.
-    """
-    deliveries = Delivery.objects.using(using)
-    found: list[str] = []
-    for message in batches:
-        members = deliveries.filter(message=message)
-        if message.content == Content.COUNTS and message.superseded_at is not None:
-            members.filter(pk__any=sorted(ids)).update(message=None)
-        elif message.content == Content.COUNTS and message.head is None:
-            continue  # it is being gathered, and comes with all that is pending in it
-        elif message.content == Content.COUNTS and message.count > ROUND:
-            if not members.filter(pk=message.head).exists():
-                message.head = members.filter(pk__any=sorted(ids)).earliest("pk").pk
-            message.following = State.PENDING
-            message.save(using=using, update_fields=["head", "following"])
-            found.append(message.head)
-        else:
-            found += members.values_list("pk", flat=True)
-    return found
 
 
 def _add(using: str, lane: Lane, events: Collection[str], *, trigger: str, now: datetime) -> None:

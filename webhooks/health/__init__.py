@@ -5,16 +5,19 @@ costs the same handful of statements at any size. Every verdict but a good one h
 what is wrong, since when, and what to do. Nothing is changed here.
 
 ``verdicts`` says what a verdict is and where its limits lie, ``reasons`` puts it into sentences,
-``subscriptions`` and ``service`` judge; ``headlines`` sums up for people, ``workers`` and
-``figures`` read what the admin's pages show beside the verdict.
+``subscriptions`` and ``service`` judge; ``headlines`` sums up for people, ``workers``, ``digests``
+and ``figures`` read what the admin's pages show beside the verdict.
 """
 
 from webhooks.health.headlines import Headline as Headline
 from webhooks.health.headlines import capped as capped
 from webhooks.health.headlines import headline as headline
+from webhooks.health.headlines import of_crew as of_crew
 from webhooks.health.headlines import sentence as sentence
 from webhooks.health.reasons import backlog_expires_at as backlog_expires_at
 from webhooks.health.reasons import failing as failing
+from webhooks.health.reasons import how_to_fix as how_to_fix
+from webhooks.health.reasons import lateness as lateness
 from webhooks.health.reasons import suspended as suspended
 from webhooks.health.service import ServiceHealth as ServiceHealth
 from webhooks.health.service import of_service as of_service

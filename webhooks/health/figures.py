@@ -89,12 +89,14 @@ class Endpoint:
 
 
 def of(period: Period, subscription_id: str = WHOLE_SERVICE) -> Figures:
-    """The figures of a subscription, or of all, in a period. Two statements."""
+    """The figures of a subscription, or of all, in a period. One statement."""
     stats = DeliveryStats.objects.using(settings.database)
     count = len(period.points)
     found = Figures(period, [0] * count, [0] * count, [])
-    for row in stats.results(subscription_id, period.start, period.end):
-        place = min(period.place(row.bucket), count - 1)
+    latency = [[0] * len(LATENCY_COLUMNS) for _ in range(count)]
+    acknowledged = [0] * len(ACK_COLUMNS)
+    for row in stats.results(subscription_id, period.start, period.end, period.step):
+        place = min(row.place, count - 1)
         found.first_try += row.first_try
         found.delivered += row.delivered
         found.dead += row.dead
@@ -103,12 +105,8 @@ def of(period: Period, subscription_id: str = WHOLE_SERVICE) -> Figures:
             found.by_code[row.code] += row.attempts
         else:
             found.succeeded[place] += row.attempts
-    latency = [[0] * len(LATENCY_COLUMNS) for _ in range(count)]
-    acknowledged = [0] * len(ACK_COLUMNS)
-    for times in stats.times(subscription_id, period.start, period.end):
-        place = min(period.place(times.bucket), count - 1)
-        latency[place] = _added(latency[place], times.latency)
-        acknowledged = _added(acknowledged, times.acknowledged)
+        latency[place] = _added(latency[place], row.latency)
+        acknowledged = _added(acknowledged, row.acknowledged)
     found.latency = [percentiles(counts) for counts in latency]
     found.overall = percentiles([sum(column) for column in zip(*latency, strict=True)])
     found.acknowledged = percentiles(acknowledged, ACK_BOUNDS)
@@ -118,6 +116,12 @@ def of(period: Period, subscription_id: str = WHOLE_SERVICE) -> Figures:
 def waiting(now: datetime) -> Waiting:
     """What waits for anybody, counted up to ``MOST_COUNTED``. One statement."""
     return Delivery.objects.using(settings.database).waiting(now, MOST_COUNTED)
+
+
+def lanes_that_wait(now: datetime) -> int:
+    """Lanes that may be claimed and nobody has claimed; counted up to ``MOST_COUNTED``."""
+    ready = Lane.objects.using(settings.database).ready(now)
+    return int(ready.order_by()[:MOST_COUNTED].count())
 
 
 def suspended_for_failing() -> int:

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import remedies
 from webhooks.conf import settings
+from webhooks.health.reasons import lateness
 from webhooks.health.service import ServiceHealth
 from webhooks.health.subscriptions import SubscriptionHealth
 from webhooks.health.verdicts import (
@@ -22,6 +23,9 @@ from webhooks.health.verdicts import (
     IDLE,
     MOST_COUNTED,
 )
+from webhooks.health.verdicts import capped as capped
+from webhooks.health.verdicts import span as span
+from webhooks.health.workers import Crew
 from webhooks.models import Delivery, DeliveryStats, Event, Lane
 from webhooks.models.stats import FRESH, WHOLE_SERVICE
 from webhooks.models.subscription import Status
@@ -75,6 +79,31 @@ def headline(found: ServiceHealth, *, seen: bool = True) -> Headline:
     return Headline(found.status, text)
 
 
+def of_crew(found: ServiceHealth, crew: Crew) -> Headline:
+    """Who works, in one sentence."""
+    codes = [reason.code for reason in found.verdict.reasons]
+    late = [each for each in found.schedules if each.late]
+    if "no_worker" in codes:
+        time = span(timedelta(seconds=found.delivery_delay_s))
+        text = _("work has been due for %(time)s, and no worker was heard of.") % {"time": time}
+        return Headline(DOWN, text)
+    if late:
+        worst = max(late, key=lambda each: each.late or timedelta())
+        said = {"name": worst.name, "late": lateness(worst)}
+        return Headline(DEGRADED, _("%(name)s is %(late)s") % said)
+    if all(each.ran_at is None for each in found.schedules):
+        return Headline(IDLE, _("what runs by the clock has never run: see how to fix it below."))
+    alive = sum(not each.is_silent for each in crew.workers)
+    if not alive:
+        return Headline(HEALTHY, _("nobody works now, and nothing is to be done."))
+    said_of = ngettext(
+        "%(workers)d worker is at work, with %(posts)s POSTs in flight.",
+        "%(workers)d workers are at work, with %(posts)s POSTs in flight.",
+        alive,
+    )
+    return Headline(HEALTHY, said_of % {"workers": alive, "posts": f"{crew.in_flight:,}"})
+
+
 def sentence(found: SubscriptionHealth) -> str:
     """How a subscription fares, in a few sentences; what to do stands in the verdict's reasons."""
     parts = []
@@ -114,23 +143,6 @@ def clock(moment: datetime, now: datetime) -> str:
     return f"{day}{moment:%H:%M} UTC"
 
 
-def span(time: timedelta) -> str:
-    """A length of time for people, in the unit that fits: ``12 min``, ``3 h``, ``5 days``."""
-    seconds = max(0, round(time.total_seconds()))
-    if seconds < 120:
-        return _("%(n)d s") % {"n": seconds}
-    if seconds < 7200:
-        return _("%(n)d min") % {"n": seconds // 60}
-    if seconds < 2 * 86_400:
-        return _("%(n)d h") % {"n": seconds // 3600}
-    return ngettext("%(n)d day", "%(n)d days", seconds // 86_400) % {"n": seconds // 86_400}
-
-
-def capped(count: int) -> str:
-    """A number that was counted up to ``MOST_COUNTED``: ``340``, ``10,000+``."""
-    return f"{count:,}+" if count >= MOST_COUNTED else f"{count:,}"
-
-
 def _down(found: ServiceHealth) -> str:
     codes = [reason.code for reason in found.verdict.reasons]
     if codes == ["outage"]:
@@ -165,6 +177,8 @@ def _degraded(found: ServiceHealth) -> str:
         return _("deliveries are late by %(time)s.") % {
             "time": span(timedelta(seconds=found.delivery_delay_s))
         }
+    if codes == ["late_schedule"]:
+        return _("what runs by the clock is late.")
     return _("deliveries are flowing, but not all is well.")
 
 

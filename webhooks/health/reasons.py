@@ -11,7 +11,8 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import remedies
 from webhooks.conf import settings
-from webhooks.health.verdicts import Reason, rate, shown
+from webhooks.health.verdicts import Reason, rate, shown, span
+from webhooks.health.workers import Scheduled
 from webhooks.models import Lane, Subscription
 from webhooks.models.stats import Sums
 from webhooks.models.subscription import FOR_FAILING, OnSuspend, Status
@@ -214,8 +215,36 @@ def suspended_lately(count: int) -> Reason:
     return Reason("suspended", message % {"count": count})
 
 
-def minutes(span: timedelta) -> int:
-    return round(span.total_seconds() / 60)
+def late_schedule(late: Sequence[Scheduled]) -> Reason:
+    """Why what runs by the clock is late."""
+    said = _("%(name)s is %(late)s")
+    what = " ".join(said % {"name": each.name, "late": lateness(each)} for each in late)
+    return Reason("late_schedule", f"{what} {how_to_fix(late[0])}")
+
+
+def lateness(each: Scheduled) -> str:
+    """How late it is, in words."""
+    if each.ran_at is None:
+        return _("never run")
+    if each.late is None:
+        return _("on time")
+    return _("%(time)s late: is a worker running?") % {"time": span(each.late)}
+
+
+def how_to_fix(each: Scheduled) -> str:
+    """What to do about what is late or never ran; "": nothing."""
+    if each.ran_at is None:
+        return _("Run manage.py webhooks_schedules once, and a cluster: manage.py qcluster.")
+    if each.late is None:
+        return ""
+    return _(
+        "Start a cluster (manage.py qcluster, with Q_CLUSTER_NAME where it has a name of its own); "
+        "where one runs, see that its scheduler is on and that other tasks leave it a worker."
+    )
+
+
+def minutes(time: timedelta) -> int:
+    return round(time.total_seconds() / 60)
 
 
 def _with_remedy(said: str, label: str, code: str) -> str:

@@ -29,6 +29,7 @@ from webhooks.health.verdicts import (
     is_low,
     rate,
 )
+from webhooks.health.workers import Scheduled, schedules
 from webhooks.models import DeliveryStats, Event, Lane, Subscription, Worker
 from webhooks.models.stats import WHOLE_SERVICE, Sums
 from webhooks.models.subscription import FOR_FAILING, Status
@@ -40,7 +41,8 @@ class ServiceHealth:
 
     delivery_delay_s: how long what waits longest has waited for a worker: an event for its fan-out,
     or a lane that may be claimed. What an endpoint's slowness or pause holds up is not in it.
-    success_rate_24h, dead_24h, suspended_24h (by the service itself): over the last day.
+    success_rate_24h, dead_24h, suspended_24h (by the service itself): over the last day. schedules:
+    what runs by the clock, and whether it is late.
     """
 
     verdict: Verdict
@@ -50,6 +52,7 @@ class ServiceHealth:
     success_rate_24h: float | None
     dead_24h: int
     suspended_24h: int
+    schedules: tuple[Scheduled, ...] = ()
 
     @property
     def status(self) -> str:
@@ -78,14 +81,16 @@ def of_service() -> ServiceHealth:
         status=Status.SUSPENDED, status_reason=FOR_FAILING, status_since__gte=now - DAY
     )
     suspended_24h = suspended[:MOST_COUNTED].count()
+    found = schedules(now)
     return ServiceHealth(
-        verdict=_judge(day, lately, delay, suspended_24h, is_manned=is_manned),
+        verdict=_judge(day, lately, delay, suspended_24h, found, is_manned=is_manned),
         updated_at=now,
         delivery_delay_s=round(delay.total_seconds(), 1),
         source_ips=tuple(settings.SOURCE_IPS),
         success_rate_24h=rate(day),
         dead_24h=sum(each.dead for each in day),
         suspended_24h=suspended_24h,
+        schedules=found,
     )
 
 
@@ -94,6 +99,7 @@ def _judge(
     lately: Sequence[Sums],
     delay: timedelta,
     suspended_24h: int,
+    by_the_clock: Sequence[Scheduled],
     *,
     is_manned: bool,
 ) -> Verdict:
@@ -109,6 +115,8 @@ def _judge(
     found: list[Reason] = []
     if delay > LATE:
         found.append(reasons.delayed(delay))
+    if late := [each for each in by_the_clock if each.late]:
+        found.append(reasons.late_schedule(late))
     if is_low(day, GOOD_RATE):
         found.append(reasons.low_rate(day))
     if suspended_24h:

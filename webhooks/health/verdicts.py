@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
 from webhooks.models.stats import LATENCY_BOUNDS, Sums, percentile
 
 HEALTHY: Final = "healthy"
@@ -102,3 +105,20 @@ def shown(moment: datetime) -> str:
 def as_text(moment: datetime | None) -> str | None:
     """A time for programs, as RFC 3339 has it."""
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def span(time: timedelta) -> str:
+    """A length of time for people, in the unit that fits: ``12 min``, ``3 h``, ``5 days``."""
+    seconds = max(0, round(time.total_seconds()))
+    if seconds < 120:
+        return _("%(n)d s") % {"n": seconds}
+    if seconds < 7200:
+        return _("%(n)d min") % {"n": seconds // 60}
+    if seconds < 2 * 86_400:
+        return _("%(n)d h") % {"n": seconds // 3600}
+    return ngettext("%(n)d day", "%(n)d days", seconds // 86_400) % {"n": seconds // 86_400}
+
+
+def capped(count: int) -> str:
+    """A number that was counted up to ``MOST_COUNTED``: ``340``, ``10,000+``."""
+    return f"{count:,}+" if count >= MOST_COUNTED else f"{count:,}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from webhooks.conf import settings
 from webhooks.engine.wake import queue_size
-from webhooks.health.verdicts import HEARTBEAT
+from webhooks.health.verdicts import HEARTBEAT, as_text
 from webhooks.models import Duty, Worker
 
 #: How often each is to run, and how much later than that is no lateness: django-q2's scheduler
@@ -33,11 +34,22 @@ class AtWork:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """What runs by the clock. ran_at: None: never yet. late: None: it is in time."""
+    """What runs by the clock. ran_at: None: never yet. late: of the run that has not come; None: it
+    is in time. began_late: of the last run, behind its planned time; None: not known."""
 
     name: str
-    ran_at: datetime | None
-    late: timedelta | None
+    every: timedelta
+    ran_at: datetime | None = None
+    late: timedelta | None = None
+    began_late: timedelta | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values alone. late_s: 0 where it is in time, None where it never ran."""
+        late = self.late or timedelta()
+        return {
+            "last_run_at": as_text(self.ran_at),
+            "late_s": None if self.ran_at is None else round(late.total_seconds(), 1),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +57,36 @@ class Crew:
     """queue: tasks that wait in the django-q2 queue; None: the broker does not say."""
 
     workers: list[AtWork]
-    schedules: list[Scheduled]
     queue: int | None
 
     @property
     def in_flight(self) -> int:
         return sum(each.worker.in_flight for each in self.workers)
 
+    @property
+    def lanes(self) -> int:
+        return sum(each.worker.lanes for each in self.workers)
+
 
 def crew(now: datetime) -> Crew:
-    """Who works at ``now``. Two statements, and a question to the broker."""
-    using = settings.database
-    workers = Worker.objects.using(using).order_by("slot")
-    ran_at = dict(Duty.objects.using(using).values_list("name", "ran_at"))
+    """Who works at ``now``. One statement, and a question to the broker."""
+    workers = Worker.objects.using(settings.database).order_by("slot")
     return Crew(
         [AtWork(each, max(timedelta(), now - each.heartbeat_at)) for each in workers],
-        [_scheduled(name, ran_at.get(name.value), now) for name in SCHEDULES],
         queue_size(),
     )
 
 
-def _scheduled(name: Duty.Name, ran_at: datetime | None, now: datetime) -> Scheduled:
+def schedules(now: datetime) -> tuple[Scheduled, ...]:
+    """What runs by the clock, and whether it is late at ``now``. One statement."""
+    duties = Duty.objects.using(settings.database).in_bulk(list(SCHEDULES))
+    return tuple(_scheduled(name, duties.get(name), now) for name in SCHEDULES)
+
+
+def _scheduled(name: Duty.Name, duty: Duty | None, now: datetime) -> Scheduled:
     every, grace = SCHEDULES[name]
-    if ran_at is None:
-        return Scheduled(name.value, None, None)
-    late = now - ran_at - every
-    return Scheduled(name.value, ran_at, late if late > grace else None)
+    if duty is None or duty.ran_at is None:
+        return Scheduled(name.value, every)
+    late = now - duty.ran_at - every
+    began_late = None if duty.late_ms is None else timedelta(milliseconds=duty.late_ms)
+    return Scheduled(name.value, every, duty.ran_at, late if late > grace else None, began_late)

@@ -18,6 +18,27 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='Delivery',
+            fields=[
+                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_delivery_id, editable=False, prefix='dlv', primary_key=True, serialize=False)),
+                ('state', models.CharField(choices=[('pending', 'pending'), ('delivered', 'delivered'), ('dead', 'dead'), ('cancelled', 'cancelled'), ('discarded', 'discarded'), ('expired', 'expired')], default='pending', max_length=16, verbose_name='state')),
+                ('reason', models.CharField(blank=True, default='', help_text='Why it ended as it did.', max_length=64, verbose_name='reason')),
+                ('due_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='due at')),
+                ('first_due_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='first due at')),
+                ('attempts', models.PositiveSmallIntegerField(default=0, verbose_name='attempts')),
+                ('retries_from', models.PositiveSmallIntegerField(db_default=0, default=0, editable=False, help_text='Attempts there were when it was last asked for again; the schedule of retries begins anew there.')),
+                ('trigger', models.CharField(blank=True, default='', help_text='Why it is tried next, where a person asked for it.', max_length=16, verbose_name='trigger')),
+                ('clock_stopped_ms', models.PositiveBigIntegerField(default=0, help_text='How long its lane had stood still when this was first due.', verbose_name='stood still before, ms')),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='created at')),
+                ('settled_at', models.DateTimeField(blank=True, null=True, verbose_name='ended at')),
+            ],
+            options={
+                'verbose_name': 'delivery',
+                'verbose_name_plural': 'deliveries',
+                'permissions': [('replay_delivery', 'Can replay deliveries')],
+            },
+        ),
+        migrations.CreateModel(
             name='DeliveryStats',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -142,6 +163,20 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='DeadLetter',
+            fields=[
+            ],
+            options={
+                'verbose_name': 'dead letter',
+                'verbose_name_plural': 'dead letters',
+                'permissions': [('discard_deadletter', 'Can discard dead letters')],
+                'managed': False,
+                'proxy': True,
+                'default_permissions': ('view',),
+            },
+            bases=('webhooks.delivery',),
+        ),
+        migrations.CreateModel(
             name='WebhookHealth',
             fields=[
             ],
@@ -153,6 +188,19 @@ class Migration(migrations.Migration):
                 'default_permissions': ('view',),
             },
             bases=('webhooks.deliverystats',),
+        ),
+        migrations.CreateModel(
+            name='WorkersAndSchedules',
+            fields=[
+            ],
+            options={
+                'verbose_name': 'workers and schedules',
+                'verbose_name_plural': 'workers and schedules',
+                'managed': False,
+                'proxy': True,
+                'default_permissions': ('view',),
+            },
+            bases=('webhooks.duty',),
         ),
         migrations.CreateModel(
             name='Event',
@@ -176,6 +224,11 @@ class Migration(migrations.Migration):
                 'indexes': [models.Index(condition=models.Q(('fanned_out_at__isnull', True)), fields=['seq', 'id'], name='webhooks_event_outbox'), models.Index(fields=['seq'], name='webhooks_event_seq'), models.Index(fields=['requester', 'seq'], name='webhooks_event_feed')],
                 'constraints': [models.UniqueConstraint(fields=('requester', 'type', 'idempotency_key'), name='webhooks_event_once')],
             },
+        ),
+        migrations.AddField(
+            model_name='delivery',
+            name='event',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.event'),
         ),
         migrations.AddField(
             model_name='deliverystats',
@@ -205,6 +258,36 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'delivery attempts',
             },
         ),
+        migrations.AddField(
+            model_name='delivery',
+            name='subscription',
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.subscription'),
+        ),
+        migrations.CreateModel(
+            name='DeadLetterRun',
+            fields=[
+                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_dead_letter_run_id, editable=False, prefix='dlr', primary_key=True, serialize=False)),
+                ('action', models.CharField(choices=[('retry', 'retry'), ('discard', 'discard')], max_length=8, verbose_name='action')),
+                ('reason', models.CharField(blank=True, help_text='None: any.', max_length=64, null=True, verbose_name='reason')),
+                ('types', models.JSONField(blank=True, default=list, help_text='None: all of them.', verbose_name='event types')),
+                ('from_at', models.DateTimeField(blank=True, null=True, verbose_name='given up from')),
+                ('to_at', models.DateTimeField(blank=True, null=True, verbose_name='given up before')),
+                ('actor', models.CharField(blank=True, default='', max_length=255, verbose_name='asked for by')),
+                ('note', models.CharField(blank=True, default='', max_length=255, verbose_name='why')),
+                ('state', models.CharField(choices=[('running', 'running'), ('finished', 'finished'), ('cancelled', 'cancelled')], default='running', max_length=16, verbose_name='state')),
+                ('total', models.PositiveBigIntegerField(default=0, help_text='Those that match, whatever their event types.', verbose_name='to look at')),
+                ('done', models.PositiveBigIntegerField(default=0, verbose_name='looked at')),
+                ('changed', models.PositiveBigIntegerField(default=0, help_text='The others were passed over.', verbose_name='retried or discarded')),
+                ('after', models.JSONField(blank=True, default=list, editable=False)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='asked for at')),
+                ('finished_at', models.DateTimeField(blank=True, null=True, verbose_name='ended at')),
+                ('subscription', models.ForeignKey(blank=True, help_text='None: all.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='webhooks.subscription')),
+            ],
+            options={
+                'verbose_name': 'run over dead letters',
+                'verbose_name_plural': 'runs over dead letters',
+            },
+        ),
         migrations.CreateModel(
             name='Message',
             fields=[
@@ -232,29 +315,10 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'messages',
             },
         ),
-        migrations.CreateModel(
-            name='Delivery',
-            fields=[
-                ('id', webhooks.models.fields.PrefixedIdField(default=webhooks.models.fields.new_delivery_id, editable=False, prefix='dlv', primary_key=True, serialize=False)),
-                ('state', models.CharField(choices=[('pending', 'pending'), ('delivered', 'delivered'), ('dead', 'dead'), ('cancelled', 'cancelled'), ('discarded', 'discarded'), ('expired', 'expired')], default='pending', max_length=16, verbose_name='state')),
-                ('reason', models.CharField(blank=True, default='', help_text='Why it ended as it did.', max_length=64, verbose_name='reason')),
-                ('due_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='due at')),
-                ('first_due_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='first due at')),
-                ('attempts', models.PositiveSmallIntegerField(default=0, verbose_name='attempts')),
-                ('retries_from', models.PositiveSmallIntegerField(db_default=0, default=0, editable=False, help_text='Attempts there were when it was last asked for again; the schedule of retries begins anew there.')),
-                ('trigger', models.CharField(blank=True, default='', help_text='Why it is tried next, where a person asked for it.', max_length=16, verbose_name='trigger')),
-                ('clock_stopped_ms', models.PositiveBigIntegerField(default=0, help_text='How long its lane had stood still when this was first due.', verbose_name='stood still before, ms')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='created at')),
-                ('settled_at', models.DateTimeField(blank=True, null=True, verbose_name='ended at')),
-                ('event', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.event')),
-                ('subscription', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.subscription')),
-                ('message', models.ForeignKey(blank=True, db_index=False, help_text='The batch or digest page that it travels in.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='members', to='webhooks.message')),
-            ],
-            options={
-                'verbose_name': 'delivery',
-                'verbose_name_plural': 'deliveries',
-                'permissions': [('replay_delivery', 'Can replay deliveries')],
-            },
+        migrations.AddField(
+            model_name='delivery',
+            name='message',
+            field=models.ForeignKey(blank=True, db_index=False, help_text='The batch or digest page that it travels in.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='members', to='webhooks.message'),
         ),
         migrations.CreateModel(
             name='Replay',
@@ -338,6 +402,10 @@ class Migration(migrations.Migration):
             model_name='subscription',
             index=models.Index(fields=['status', 'id'], name='webhooks_sub_status'),
         ),
+        migrations.AddIndex(
+            model_name='subscription',
+            index=models.Index(condition=models.Q(('trigger', 'realtime'), _negated=True), fields=['trigger', 'time_zone', 'hour', 'day', 'status'], name='webhooks_sub_scheduled'),
+        ),
         migrations.AddConstraint(
             model_name='subscription',
             constraint=models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'subscribed', 'suspended', 'unsubscribed'])), name='webhooks_sub_status_known'),
@@ -363,6 +431,10 @@ class Migration(migrations.Migration):
             index=models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['error_code', 'id'], name='webhooks_attempt_failed'),
         ),
         migrations.AddIndex(
+            model_name='deadletterrun',
+            index=models.Index(condition=models.Q(('state', 'running')), fields=['id'], name='webhooks_dead_run_running'),
+        ),
+        migrations.AddIndex(
             model_name='message',
             index=models.Index(condition=models.Q(('following', ''), _negated=True), fields=['subscription'], name='webhooks_message_behind'),
         ),
@@ -380,7 +452,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('state', 'dead')), fields=['settled_at'], name='webhooks_delivery_dead'),
+            index=models.Index(condition=models.Q(('state', 'dead')), fields=['subscription', 'reason', 'settled_at', 'id'], name='webhooks_delivery_dead'),
         ),
         migrations.AddConstraint(
             model_name='delivery',

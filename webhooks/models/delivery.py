@@ -1,8 +1,9 @@
 """``Delivery``: what is to be sent.
 
-A delivery is one event for one subscription. It changes in three ways only:
+A delivery is one event for one subscription. It changes in four ways only:
 :meth:`~DeliveryQuerySet.settle` ends it, :meth:`~DeliveryQuerySet.reschedule` moves its next try,
-:meth:`~DeliveryQuerySet.revive` (or ``hasten``, while it is pending) makes it due once more. Those
+:meth:`~DeliveryQuerySet.revive` (or ``hasten``, while it is pending) makes it due once more, and
+:meth:`~DeliveryQuerySet.lay_aside` ends the wait of a dead one for somebody to see to it. Those
 that travel with it may :meth:`~DeliveryQuerySet.follow`.
 """
 
@@ -116,6 +117,14 @@ class DeliveryQuerySet(QueueReader):
         if attempts is not None:
             values["attempts"] = attempts
         return self.pending().update(**values)
+
+    def lay_aside(self, *, now: datetime, reason: str) -> int:
+        """Discard dead deliveries: nobody is to see to them any more; how many there were.
+
+        The caller has locked their lanes: whoever wants them sent once more has done so before.
+        """
+        dead = self.filter(state=State.DEAD)
+        return dead.update(state=State.DISCARDED, reason=reason, settled_at=now)
 
     def unwanted(self, until: datetime) -> DeliveryQuerySet:
         """What belongs to a backlog that is discarded up to then.
@@ -284,8 +293,9 @@ class Delivery(models.Model):
                 condition=models.Q(message__isnull=False),
                 name="webhooks_delivery_in",
             ),
+            # In this order dead letters are grouped and read (models/dead_letters.py).
             models.Index(
-                fields=["settled_at"],
+                fields=["subscription", "reason", "settled_at", "id"],
                 condition=models.Q(state=State.DEAD),
                 name="webhooks_delivery_dead",
             ),

@@ -177,3 +177,7 @@ def new_attempt_id() -> str:
 
 def new_replay_id() -> str:
     return f"rpl_{uuid7():032x}"
+
+
+def new_dead_letter_run_id() -> str:
+    return f"dlr_{uuid7():032x}"

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from django.db import models, transaction
+from django.db import models
 from django.db.models import FilteredRelation, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from webhooks.models.background import RunQuerySet, RunState
 from webhooks.models.delivery import State
 from webhooks.models.event import Event
 from webhooks.models.fields import PrefixedIdField, first_id_of, new_replay_id
@@ -108,27 +109,14 @@ def _matching(patterns: Any) -> Q:
     return found
 
 
-class ReplayQuerySet(models.QuerySet["Replay"]):
-    def running(self) -> Self:
-        return self.filter(state=Replay.State.RUNNING)
-
-    def lock_free(self, pk: str) -> Replay | None:
-        """Lock a running replay; None when it has ended, or somebody is at it."""
-        skips = transaction.get_connection(self.db).features.has_select_for_update_skip_locked
-        return self.running().filter(pk=pk).select_for_update(skip_locked=skips).first()
-
-    def end(self, state: Replay.State, now: datetime) -> int:
-        """End those that are running still; how many there were."""
-        return self.running().update(state=state, finished_at=now)
+class ReplayQuerySet(RunQuerySet["Replay"]):
+    """Replays: work in the background like any other."""
 
 
 class Replay(models.Model):
     """One request to deliver again what was recorded within a time, to one subscription."""
 
-    class State(models.TextChoices):
-        RUNNING = "running", _("running")
-        FINISHED = "finished", _("finished")
-        CANCELLED = "cancelled", _("cancelled")
+    State = RunState
 
     id = PrefixedIdField(prefix="rpl", primary_key=True, default=new_replay_id, editable=False)
     subscription = models.ForeignKey(Subscription, models.CASCADE, related_name="replays")

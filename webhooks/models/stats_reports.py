@@ -24,21 +24,18 @@ WIDTHS = (FRESH, HOUR, DAY)
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What ended in one way within one bucket. code: "" for successes."""
+    """What ended in one way within one step of a period.
 
-    bucket: datetime
+    place: of the step; 0: the first. code: "" for successes. latency: how long attempts took;
+    acknowledged: how long events took to be acknowledged.
+    """
+
+    place: int
     code: str
     attempts: int
     first_try: int
     delivered: int
     dead: int
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """How long attempts took within one bucket, and how long events took to be acknowledged."""
-
-    bucket: datetime
     latency: Sequence[int]
     acknowledged: Sequence[int]
 
@@ -54,38 +51,67 @@ class Tried:
     dead: int
 
 
+class _Place(models.Func):
+    """The place of the step that a bucket lies in, of steps of so many seconds from a moment on.
+
+    No ORM has it: each database counts seconds in its own way.
+    """
+
+    output_field = models.BigIntegerField()
+
+    def __init__(self, column: str, start: datetime, step: int) -> None:
+        self._steps: dict[str, Any] = {"start": int(start.timestamp()), "step": int(step)}
+        super().__init__(column)
+
+    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        template = "(extract(epoch FROM %(expressions)s)::bigint - %(start)s) / %(step)s"
+        return self.as_sql(compiler, connection, template=template, **self._steps)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        template = "(CAST(strftime('%%%%s', %(expressions)s) AS INTEGER) - %(start)s) / %(step)s"
+        return self.as_sql(compiler, connection, template=template, **self._steps)
+
+    def as_mysql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        # UNIX_TIMESTAMP would read the column in the session's time zone.
+        seconds = "TIMESTAMPDIFF(SECOND, '1970-01-01', %(expressions)s)"
+        template = f"({seconds} - %(start)s) DIV %(step)s"
+        return self.as_sql(compiler, connection, template=template, **self._steps)
+
+
 class StatsReports(models.QuerySet["DeliveryStats"]):
     def within(self, start: datetime, end: datetime) -> Self:
         return self.filter(width__in=WIDTHS, bucket__gte=start, bucket__lt=end)
 
-    def results(self, subscription_id: str, start: datetime, end: datetime) -> list[Results]:
-        """By bucket and code, in the order of time; ``WHOLE_SERVICE``: of all."""
-        names = ("attempts", "first_try", "delivered", "dead")
-        rows: Any = (
-            self.within(start, end)
-            .filter(subscription_id=subscription_id)
-            .values("bucket", "code")
-            .annotate(**{f"sum_{name}": models.Sum(name) for name in names})
-            .order_by("bucket", "code")
-        )
-        return [
-            Results(row["bucket"], row["code"], *(int(row[f"sum_{name}"]) for name in names))
-            for row in rows
-        ]
+    def results(
+        self, subscription_id: str, start: datetime, end: datetime, step: int
+    ) -> list[Results]:
+        """By step (of so many seconds) and code, in the order of time; ``WHOLE_SERVICE``: of all.
 
-    def times(self, subscription_id: str, start: datetime, end: datetime) -> list[Times]:
-        """By bucket, in the order of time; ``WHOLE_SERVICE``: of all."""
-        columns = (*LATENCY_COLUMNS, *ACK_COLUMNS)
+        Added up by the database, in one look: a month's buckets, one by one, cost three times as
+        much in Python.
+        """
+        counters = ("attempts", "first_try", "delivered", "dead")
+        columns = (*counters, *LATENCY_COLUMNS, *ACK_COLUMNS)
         rows: Any = (
             self.within(start, end)
             .filter(subscription_id=subscription_id)
-            .values_list("bucket")
+            .annotate(place=_Place("bucket", start, step))
+            .values_list("place", "code")
             .annotate(*(models.Sum(column) for column in columns))
-            .order_by("bucket")
+            .order_by("place", "code")
         )
-        cut = 1 + len(LATENCY_COLUMNS)
         return [
-            Times(row[0], [int(n) for n in row[1:cut]], [int(n) for n in row[cut:]]) for row in rows
+            Results(
+                place,
+                code,
+                attempts=int(counts[0]),
+                first_try=int(counts[1]),
+                delivered=int(counts[2]),
+                dead=int(counts[3]),
+                latency=[int(n) for n in counts[4 : 4 + len(LATENCY_COLUMNS)]],
+                acknowledged=[int(n) for n in counts[4 + len(LATENCY_COLUMNS) :]],
+            )
+            for place, code, *counts in rows
         ]
 
     def busiest_types(

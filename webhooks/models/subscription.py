@@ -294,6 +294,11 @@ class Subscription(models.Model):
         indexes = [
             models.Index(fields=["requester", "status"], name="webhooks_sub_requester"),
             models.Index(fields=["status", "id"], name="webhooks_sub_status"),
+            models.Index(
+                fields=["trigger", "time_zone", "hour", "day", "status"],
+                condition=~models.Q(trigger=Trigger.REALTIME),
+                name="webhooks_sub_scheduled",
+            ),
         ]
         constraints = [
             models.CheckConstraint(

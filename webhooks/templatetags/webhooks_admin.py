@@ -13,7 +13,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from webhooks import health
 from webhooks.health import headlines
+from webhooks.health.workers import Scheduled
 from webhooks.models import Delivery, Replay
 from webhooks.models.subscription import Status
 from webhooks.texts import visible
@@ -49,7 +51,7 @@ CHIPS: dict[str, tuple[str, str, Any]] = {
     Replay.State.FINISHED.value: ("good", "●", Replay.State.FINISHED.label),
     "late": ("warn", "▲", gettext_lazy("late")),
     "silent": ("bad", "■", gettext_lazy("silent")),
-    "in time": ("good", "●", gettext_lazy("in time")),
+    "on time": ("good", "●", gettext_lazy("on time")),
     "never": ("quiet", "○", gettext_lazy("never run")),
     "all types": ("warn", "▲", gettext_lazy("All events")),
 }
@@ -83,6 +85,19 @@ def span(value: timedelta | float | None) -> str:
     if value is None:
         return NOTHING
     return headlines.span(value if isinstance(value, timedelta) else timedelta(seconds=value))
+
+
+@register.simple_tag
+def lateness(each: Scheduled) -> SafeString:
+    """Whether what runs by the clock is late, as mark and words."""
+    status = "never" if each.ran_at is None else "late" if each.late else "on time"
+    return chip(status, health.lateness(each))
+
+
+@register.filter
+def how_to_fix(each: Scheduled) -> str:
+    """What to do about it; "" where it is on time."""
+    return health.how_to_fix(each)
 
 
 @register.filter

@@ -34,6 +34,7 @@ class Command(BaseCommand):
                 "success_rate_24h": found.success_rate_24h,
                 "dead_24h": found.dead_24h,
                 "suspended_24h": found.suspended_24h,
+                "schedules": {each.name: each.as_dict() for each in found.schedules},
             }
             self.stdout.write(json.dumps(shown))
         else:
