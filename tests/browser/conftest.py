@@ -54,15 +54,13 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def unmanned(tmp_path_factory: pytest.TempPathFactory, founded: Any) -> Iterator[Site]:
     """A project in which something is due from now on, and nobody works."""
     site = Site(tmp_path_factory.mktemp("unmanned"), founded=founded)
-    site.python(f"said = population.neglect({site.good.url!r})")
+    site.neglect()
     with site:
         yield site
 
 
 @pytest.fixture(scope="package")
-def site(
-    tmp_path_factory: pytest.TempPathFactory, founded: Any, unmanned: Site
-) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, founded: Any, unmanned: Site) -> Iterator[Site]:
     """The example project with its clusters, and with something to see on every page."""
     with Site(tmp_path_factory.mktemp("site"), clusters=CLUSTERS, founded=founded) as running:
         running.populate()
@@ -101,5 +99,3 @@ def visit(browser: Any) -> Iterator[Callable[..., Watch]]:
 @pytest.fixture
 def page(visit: Callable[..., Watch], site: Site) -> Page:
     return visit(site).page
-
-

@@ -14,10 +14,12 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from example_project.campaigns import simulator
-from example_project.campaigns.models import Campaign, Simulation
-from webhooks import emit, emit_many, lifecycle, redelivery
-from webhooks.models import Delivery, Replay, Subscription
+from example_project.campaigns import counting, simulator
+from example_project.campaigns.models import Campaign, CampaignStats, Simulation
+from example_project.campaigns.provider import PushProvider, simulate_devices
+from webhooks import dead_letters, emit, emit_many, lifecycle, redelivery
+from webhooks.models import DeadLetterRun, Delivery, DeliveryStats, Event, Replay, Subscription
+from webhooks.models.dead_letters import Matching
 
 #: How somebody works: with the scripts of the pages, without any, by the keyboard alone.
 WAYS = ("script", "plain", "keys")
@@ -88,6 +90,8 @@ def populate(good: str, failing: str) -> dict[str, str]:
         start=now - timedelta(hours=1), end=timezone.now(), states=["delivered"]
     )
     redelivery.replay(made["good"], asked, actor="staff:admin")
+    which = Matching(subscription_id=made["failing"].pk, types=("push.sent",))
+    dead_letters.begin("discard", which, actor="staff:admin", note="Of no use now.")
     return {name: subscription.pk for name, subscription in made.items()}
 
 
@@ -95,6 +99,13 @@ def neglect(url: str) -> None:
     """Something is due from now on."""
     subscribe("waiting", url)
     push("waiting")
+
+
+def traffic(name: str, url: str, count: int, clients: int = 1) -> None:
+    """Events for so many clients at one receiver, of which none is retried."""
+    for i in range(clients):
+        subscribe(f"{name}-{i}", url, retry_schedule=[])
+        push(f"{name}-{i}", count)
 
 
 def campaigns() -> None:
@@ -155,10 +166,95 @@ def pages() -> list[str]:
         rows = {getattr(row, state): row for row in model._default_manager.order_by("pk")}
         name = f"admin:{meta.app_label}_{meta.model_name}_change"
         found += [reverse(name, args=[quote(row.pk)]) for row in rows.values()]
+    for run in DeadLetterRun.objects.all():
+        found.append(reverse("admin:webhooks_deadletter_run", args=[run.pk]))
     for replay in Replay.objects.all():
         name = "admin:webhooks_subscription_replay_progress"
         found.append(reverse(name, args=[quote(replay.subscription_id), replay.pk]))
     return found
+
+
+def show(good: str, failing: str) -> dict[str, str]:
+    """A service as one meets it in the afternoon: campaigns, subscribers, one endpoint that fails.
+
+    All of it is emitted, delivered and counted as ever. Only what the roll-ups have counted is moved
+    into the past, an hour after each round, so that their charts have more than one of them.
+    """
+    owner = "app:shop"
+    made = {
+        name: lifecycle.subscribe(requester=owner, callback_url=url, **options)[0]
+        for name, url, options in (
+            ("crm", good, {"event_types": ["push.*"], "description": "CRM"}),
+            ("clicks", good, {"event_types": ["push.clicked"], "description": "Attribution"}),
+            (
+                "warehouse",
+                failing,
+                {
+                    "event_types": ["push.opened", "push.unsubscribed"],
+                    "description": "Warehouse",
+                    "retry_schedule": [],
+                },
+            ),
+            (
+                "report",
+                good,
+                {"event_types": ["push.*"], "trigger": "daily", "description": "Daily report"},
+            ),
+        )
+    }
+    message = "Everything must go."
+    first, last = (
+        Campaign.objects.create(name=name, requester=owner, message=message)
+        for name in ("Autumn sale", "Members' evening")
+    )
+    Campaign.objects.create(name="Black Friday", requester=owner, message=message)
+    simulate_devices(1200, seed=1)
+    provider = PushProvider(first, seed=1, audience=1200)
+    rounds = (120, 180, 260, 340, 300, 240, 160)
+    for steps in rounds:
+        for _ in range(steps):
+            provider.advance()
+        settle()
+        into_the_past()
+    while not provider.finished:
+        provider.advance()
+    Campaign.objects.filter(pk=first.pk).update(
+        started_at=timezone.now() - timedelta(hours=len(rounds), minutes=10)
+    )
+    simulator.start(last, 200, actor="staff:admin")
+    wait_for(Campaign.objects.filter(pk=last.pk, state="finished").exists, "end", seconds=90)
+    settle()
+    counting.count(first)
+    counting.count(last)
+    dead = Delivery.objects.filter(state="dead").order_by("-pk").first()
+    found = {name: each.pk for name, each in made.items()}
+    return {
+        **found,
+        "campaign": str(first.pk),
+        "delivery": dead.pk if dead else "",
+        "event": Event.objects.filter(type="push.opened").order_by("pk")[0].pk,
+    }
+
+
+def settle() -> None:
+    """Wait until workers have sent what they can."""
+    waiting = Delivery.objects.filter(state="pending", attempts=0)
+    waiting = waiting.exclude(subscription__trigger="daily")
+    unheard = Event.objects.filter(fanned_out_at=None)
+    parked = Subscription.objects.filter(lane__paused_until__gt=timezone.now())
+    wait_for(
+        lambda: not unheard.exists() and not waiting.exclude(subscription__in=parked).exists(),
+        "end of it",
+        seconds=60,
+    )
+
+
+def into_the_past() -> None:
+    """Move what was counted by an hour; the oldest first, since two rows may not meet."""
+    for row in DeliveryStats.objects.order_by("bucket"):
+        DeliveryStats.objects.filter(pk=row.pk).update(bucket=row.bucket - timedelta(hours=1))
+    for row in CampaignStats.objects.order_by("hour"):
+        CampaignStats.objects.filter(pk=row.pk).update(hour=row.hour - timedelta(hours=1))
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 40) -> None:

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag, urlencode, urljoin, urlsplit
 
 import requests
 
@@ -24,17 +24,32 @@ INSTANCES = 2
 
 
 class Links(HTMLParser):
-    """The addresses that a page links to."""
+    """The addresses that a page leads to: of its links, and of its forms that only ask, as a
+    browser would fill them in with every box ticked."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.found: list[str] = []
+        self._actions: list[str] = []
+        self._fields: list[tuple[str, str]] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        href = dict(attributes).get("href")
-        if tag == "a" and href:
-            self.found.append(href)
+        given = {name: value or "" for name, value in attributes}
+        if tag == "a" and given.get("href"):
+            self.found.append(given["href"])
+        elif tag == "form":
+            asks = given.get("method", "get").lower() == "get"
+            self._actions, self._fields = ([given.get("action", "")] if asks else []), []
+        elif tag == "input" and given.get("name"):
+            self._fields.append((given["name"], given.get("value", "")))
+        elif tag == "button" and self._actions and "formaction" in given:
+            self._actions.append(given["formaction"])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self.found += [f"{each}?{urlencode(self._fields)}" for each in self._actions]
+            self._actions = []
 
 
 @dataclass
@@ -63,6 +78,17 @@ class Routes:
     def of(self, path: str) -> str:
         """The route of a path; one that is not in the registry is its own."""
         return next((route for each, route in self._patterns if each.fullmatch(path)), path)
+
+    @staticmethod
+    def filled(route: str, pages: dict[str, str]) -> str:
+        """The address of a route that no link leads to, with the ids of another one like it."""
+        known = next(
+            urlsplit(pages[each]).path.split("/")
+            for each in pages
+            if each.startswith(route[: route.index("*") + 1])
+        )
+        parts = enumerate(route.split("/"))
+        return "/".join(known[i] if part == "*" else part for i, part in parts)
 
 
 def crawl(

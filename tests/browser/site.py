@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,7 +35,7 @@ class Site(ExampleProject):
         super().__init__(place, deliveries=())
         self.clusters = clusters
         self.environment["DJANGO_SETTINGS_MODULE"] = "tests.browser.settings"
-        # As in production, the web server is not a cluster's: it enqueues for the one that is meant.
+        # The web server is no cluster's: it enqueues for the one that is meant.
         del self.environment["Q_CLUSTER_NAME"]
         self.good = Receiver(Answer(status=204, body=b""))
         self.failing = Receiver(Answer(status=500, body=b"the database is full"))
@@ -72,17 +74,19 @@ class Site(ExampleProject):
     def close(self) -> None:
         # At once: a cluster would end its running drain first, and nobody looks any more.
         for process in self._running.values():
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         super().close()
         self.good.close()
         self.failing.close()
         self.healing.close()
 
-    def python(self, code: str) -> Any:
+    def python(self, code: str, seconds: float = 120) -> Any:
         """What ``said`` is, as JSON tells it, after this code ran in the project."""
         told = self.shell(
             "import json\nfrom tests.browser import population, registry\n"
-            f"{code}\nprint(json.dumps(said))"
+            f"{code}\nprint(json.dumps(said))",
+            seconds,
         )
         return json.loads(told.splitlines()[-1])
 
@@ -97,6 +101,11 @@ class Site(ExampleProject):
         self.subscriptions: dict[str, str] = told[0]
         self.places: list[str] = told[1]
         self.routes: list[str] = told[2]
+
+    def neglect(self) -> None:
+        """Something is due from now on (``neglected_at``, by the monotonic clock)."""
+        self.python(f"said = population.neglect({self.good.url!r})")
+        self.neglected_at = time.monotonic()
 
     def cast(self) -> dict[str, dict[str, str]]:
         """Those that somebody will work on, by the way of working and by what they are."""
