@@ -177,8 +177,8 @@ def pages() -> list[str]:
 def show(good: str, failing: str) -> dict[str, str]:
     """A service as one meets it in the afternoon: campaigns, subscribers, one endpoint that fails.
 
-    All of it is emitted, delivered and counted as ever. Only what the roll-ups have counted is moved
-    into the past, an hour after each round, so that their charts have more than one of them.
+    All of it is emitted, delivered and counted as ever. Only what the roll-ups have counted is
+    moved into the past, an hour after each round, so that their charts have more than one of them.
     """
     owner = "app:shop"
     made = {

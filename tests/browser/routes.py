@@ -81,14 +81,16 @@ class Routes:
 
     @staticmethod
     def filled(route: str, pages: dict[str, str]) -> str:
-        """The address of a route that no link leads to, with the ids of another one like it."""
-        known = next(
-            urlsplit(pages[each]).path.split("/")
-            for each in pages
-            if each.startswith(route[: route.index("*") + 1])
-        )
+        """The address of a route that no link leads to, with the ids of a page like it."""
+        alike = (each for each in pages if "*" in route and each.startswith(_head(route)))
+        known = urlsplit(pages.get(next(alike, ""), route)).path.split("/")
         parts = enumerate(route.split("/"))
         return "/".join(known[i] if part == "*" else part for i, part in parts)
+
+
+def _head(route: str) -> str:
+    """A route up to its first id."""
+    return route[: route.find("*") + 1]
 
 
 def crawl(

@@ -19,10 +19,12 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 django.setup()
 
 from tests.browser import chromium  # noqa: E402
-from tests.browser.looks import HEIGHT, NARROW, SCHEMES, WIDE, Watch  # noqa: E402
+from tests.browser.looks import NARROW, SCHEMES, WIDE, Watch  # noqa: E402
 from tests.browser.site import CLUSTERS, Site  # noqa: E402
 from tests.world import ROOT  # noqa: E402
 
+#: Pixels of a picture, but of the campaign's page, which is seen whole.
+HEIGHT = 1150
 IMAGES = ROOT / "docs" / "images"
 #: Colours of a picture: enough for flat pages, and a quarter of the bytes.
 COLOURS = 256
