@@ -30,7 +30,7 @@ from webhooks import emit, signals
 from webhooks.clock import db_now
 from webhooks.crypto import Sealed
 from webhooks.engine import drain as drain_module
-from webhooks.engine import flushing
+from webhooks.engine import flushing, leases
 from webhooks.engine import holdings as holdings_module
 from webhooks.engine.drain import Drain
 from webhooks.engine.worker import transport
@@ -758,6 +758,117 @@ def test_what_an_earlier_drain_left_in_the_transport_is_no_harm(receiver: Receiv
     deliver()
     assert states() == {"delivered": 2}
     assert receiver.duplicates == 2  # the two that were open
+
+
+@pytest.mark.parametrize(
+    ("answer", "heard"),
+    [
+        (Answer(headers={"Retry-After": "30"}), 0),
+        (Answer(status=503, headers={"Retry-After": "30"}), 1),
+        (Answer(status=410), 1),
+    ],
+)
+def test_changes_are_heard_of_after_answers_that_concern_the_lane(
+    receiver: Receiver, answer: Answer, heard: int
+) -> None:
+    """Once for those that came together: an endpoint cannot keep its worker at that."""
+    receiver.answer = answer
+    subscribe(receiver)
+    emit_orders(3)
+    drain_ = make_drain(receiver)
+    drain_.look()
+    drain_.holdings.refill()
+    begin(drain_)
+    assert drain_.in_flight == 3
+    hears = 0
+    plain = drain_.holdings.hear
+
+    def hear() -> float:
+        nonlocal hears
+        hears += 1
+        return plain()
+
+    drain_.holdings.hear = hear  # type: ignore[method-assign]
+    receiver.wait_for(3)
+    time.sleep(0.2)  # all answers are here
+    drain_.take_in(1.0)
+    assert drain_.in_flight == 0
+    assert hears == heard
+    drain_.run()
+
+
+@pytest.fixture
+def many_held(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Drain:
+    """A worker that holds nearly as many lanes as it may, and has one that is eager."""
+    monkeypatch.setattr(holdings_module, "HELD", 32)
+    for i in range(40):
+        subscribe(receiver, f"app:{i}")
+        emit_orders(1, f"app:{i}")
+    fan_out_all()
+    Lane.objects.update(latency_ms=20)
+    drain_ = make_drain(receiver)
+    held = leases.claim("default", drain_.token, limit=30, now=db_now("default"))
+    drain_.holdings.lanes.update((lane.id, lane) for lane in held)
+    drain_.holdings.refill()
+    assert 0 < drain_.holdings.eager() < drain_.transport.concurrency
+    return drain_
+
+
+def test_a_few_lanes_are_claimed_now_and_then_beside_eager_ones(many_held: Drain) -> None:
+    holdings = many_held.holdings
+    began = time.monotonic()
+    assert holdings.claim(fast_only=False) == (2, True)
+    assert holdings._few_at > began
+    holdings._few_at += 60  # however slow we are
+    holdings.lose([next(iter(holdings.lanes))])
+    holdings.freed([next(iter(holdings.lanes.values()))])
+    assert holdings.claim(fast_only=False, sure=True) == (0, False)  # nor is it asked at once
+    holdings._few_at = 0.0
+    assert holdings.claim(fast_only=False, sure=True) == (1, True)
+
+
+def test_what_runs_dry_is_claimed_before_the_next_look(receiver: Receiver, configure: Any) -> None:
+    configure(CONCURRENCY=4)
+    for i in range(12):
+        subscribe(receiver, f"app:{i}")
+        emit_orders(1, f"app:{i}")
+    fan_out_all()
+    Lane.objects.update(latency_ms=20)
+    drain_ = make_drain(receiver)
+    drain_.look()
+    drain_.holdings.refill()
+    assert drain_.holdings.claim(fast_only=False) == (0, False)
+    assert drain_.holdings.has_plenty
+    assert not drain_.holdings.runs_dry()
+    drain_.next_look = time.monotonic() + 60
+    drain_.holdings.ready.clear()
+    held = len(drain_.holdings.lanes)
+    drain_.look()
+    assert len(drain_.holdings.lanes) > held
+    drain_.finish()
+
+
+def test_a_lane_that_is_locked_at_the_end_is_asked_for_now_and_then(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe(receiver)
+    emit_orders(1)
+    drain_ = make_drain(receiver)
+    drain_.look()
+    flushes = 0
+    plain = drain_.flusher.flush
+
+    def busy(**named: Any) -> None:
+        nonlocal flushes
+        flushes += 1
+        if flushes > 10:
+            plain(**named)
+
+    monkeypatch.setattr(drain_.flusher, "flush", busy)
+    began = time.monotonic()
+    drain_.finish()
+    assert not drain_.holdings.lanes
+    assert time.monotonic() - began > 10 * 0.015
 
 
 def test_open_posts_never_exceed_what_the_settings_allow(

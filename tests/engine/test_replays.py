@@ -25,7 +25,7 @@ from tests.world import (
 )
 from webhooks import catalog, emit, lifecycle
 from webhooks.clock import db_now
-from webhooks.engine import housekeeping, replays
+from webhooks.engine import housekeeping, markers, replays
 from webhooks.engine.replays import advance
 from webhooks.engine.wake import LINGER
 from webhooks.exceptions import NotDeliverable
@@ -161,6 +161,14 @@ def test_events_of_before_the_subscription_are_missing_ones(receiver: Receiver) 
     replay(subscription, window(states=[MISSING]))
     deliver()
     assert receiver.duplicates == 0
+
+
+def test_what_stands_for_an_empty_digest_is_missing_nowhere_else(receiver: Receiver) -> None:
+    subscribe(receiver, trigger="daily", empty_digests=True)
+    markers.plant_missing("default")
+    assert Event.objects.get().type == markers.MARKER
+    other = subscribe(receiver, event_types=["webhooks.*"])
+    assert count(other, window(states=[MISSING])) == 0
 
 
 def test_what_is_not_fanned_out_yet_is_left_to_the_fan_out(receiver: Receiver) -> None:

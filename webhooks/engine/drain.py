@@ -29,6 +29,7 @@ from webhooks.engine.flushing import Flusher
 from webhooks.engine.handshakes import Handshakes
 from webhooks.engine.holdings import Holdings
 from webhooks.engine.lanes import Job
+from webhooks.engine.outcome import concerns_lane
 from webhooks.engine.probes import Probes
 from webhooks.engine.recorder import conclude
 from webhooks.engine.shares import Shares
@@ -83,8 +84,8 @@ class Drain:
         self.flusher = Flusher(using, self.token, self.holdings)
         self.rng = random.Random()  # noqa: S311
         self.in_flight = 0
-        #: Whether anything began in this round.
-        self.began = False
+        #: Whether anything began in this round; whether changes were heard of after its answers.
+        self.began = self.heard = False
         self.looked_in_vain = False
         self.in_grace = False
         self.handed_on = False
@@ -174,7 +175,7 @@ class Drain:
     def look(self) -> None:
         """Look for new events and ready lanes: at once while there are some, else every POLL."""
         now = time.monotonic()
-        if now < self.next_look or self.flusher.is_stopped:
+        if self.flusher.is_stopped or (now < self.next_look and not self.holdings.runs_dry()):
             return
         busy = self.in_flight or self.holdings.ready
         # While lanes are claimed in one look after the other, events wait for their turn.
@@ -191,7 +192,7 @@ class Drain:
         if self.replaying:
             self.idle_since = now  # a suspended lane's replay makes nothing that could be claimed
         claimed, more = self.holdings.claim(fast_only=self.in_grace, sure=self.more_lanes)
-        self.more_lanes = more
+        self.more_lanes = more or self.holdings.has_plenty
         self.holdings.look_again()
         free = self.transport.concurrency - self.in_flight - self.trials.in_flight
         # Endpoints that nobody knows may be slow: they begin nothing in the grace.
@@ -199,6 +200,8 @@ class Drain:
         if whole and not (found.more or more or replaying):
             self.next_look = now + POLL
             self.looked_in_vain = not (found.events or claimed or proving or self.replaying)
+        else:
+            self.looked_in_vain = False
 
     def keep(self) -> None:
         """Show life, hear of changes, and give turns to others."""
@@ -277,6 +280,7 @@ class Drain:
 
     def take_in(self, wait: float) -> None:
         """Take in the answers that came, and wait up to ``wait`` seconds for the first."""
+        self.heard = False
         for tag, response in self.transport.finished(wait):
             # The transport is the process's: it may still hold what an earlier drain gave up.
             if isinstance(tag, Job) and tag.holder == self.token:
@@ -287,14 +291,18 @@ class Drain:
     def end(self, job: Job, response: Response) -> None:
         """Judge an answer, and keep the result for the next flush."""
         self.in_flight -= 1
-        if response.status_code == 410 or response.retry_after:
-            self.hear_at_once()  # it may end or rest the whole lane
+        if not self.heard and concerns_lane(response, self.clock.now()):
+            self.hear_at_once()
         lane = self.holdings.lanes[job.lane_id]
         self.shares.ended(job)
         self.flusher.add(conclude(lane, job, response, self.clock, self.rng))
 
     def hear_at_once(self) -> None:
-        """Hear of changes now: what was answered may be another endpoint's than the present one."""
+        """Hear of changes now: what was answered may be another endpoint's than the present one.
+
+        Once for all answers that came together.
+        """
+        self.heard = True
         try:
             self.holdings.hear()
         except DATABASE_ERRORS:
@@ -345,3 +353,5 @@ class Drain:
             )
             if self.flusher.is_stuck:
                 time.sleep(0.1)
+            elif self.holdings and not self.in_flight:
+                time.sleep(0.02)  # somebody has a lane locked

@@ -93,6 +93,7 @@ class Flusher:
             self._results = self._refused + self._results
             self._refused = []
         enough = len(self._results) >= settings.FLUSH_MAX
+        idle = idle and not self._waits_for_locks
         is_due = enough or now >= self._next_flush or idle or final
         batch = self._results if is_due else []
         if not (batch or idle) and now < self._let_go_at:

@@ -60,7 +60,9 @@ class Holdings:
         self.apart: dict[str, HeldLane] = {}
         self._payload_bytes = 1024.0
         self._renew_at = time.monotonic() + settings.LEASE_SECONDS / 3
-        self._again_at = 0.0
+        self._again_at = self._few_at = 0.0
+        #: Nothing was claimed, for there was enough to begin.
+        self.has_plenty = False
 
     def __bool__(self) -> bool:
         return bool(self.lanes)
@@ -81,11 +83,15 @@ class Holdings:
         sure: there were more a moment ago.
         """
         room = min(2 * self.slots, HELD - len(self.lanes))
-        eager = self.eager()
-        if room <= 0 or eager >= self.slots:
+        now, eager = time.monotonic(), self.eager()
+        self.has_plenty = eager >= self.slots
+        if room <= 0 or self.has_plenty:
             return 0, False
-        if room < self.slots and eager:
-            return 0, sure  # a claim of a few costs as much as one of many: when there is room
+        if room < min(self.slots, HELD // 8) and eager:
+            # A claim of a few costs as much as one of many: not in every round.
+            if now < self._few_at:
+                return 0, False
+            self._few_at = now + POLL
         # A look without a transaction: most of them find nothing.
         if not sure and not Lane.objects.using(self.using).ready(self.clock.now()).exists():
             return 0, False
@@ -101,6 +107,10 @@ class Holdings:
         self._set_apart(claimed)
         self._suspend_lost(claimed)
         return len(claimed), len(claimed) == room
+
+    def runs_dry(self) -> bool:
+        """Whether what was plenty has gone, so that the next claim need not wait for its time."""
+        return self.has_plenty and len(self.ready) < self.slots // 2
 
     def _set_apart(self, lanes: Iterable[HeldLane]) -> None:
         self.apart.update((lane.id, lane) for lane in lanes if lane.has_other_work)

@@ -62,6 +62,17 @@ def judge(response: base.Response, now: datetime) -> Outcome:
     return Outcome(Verdict.FAILED, _code(status), wait, overloaded)
 
 
+def concerns_lane(response: base.Response, now: datetime) -> bool:
+    """Whether an answer ends or rests the whole lane, and not its delivery alone.
+
+    Nearly none does, and they are told from the others without being judged.
+    """
+    if response.status_code != 410 and not response.retry_after:
+        return False
+    outcome = judge(response, now)
+    return outcome.verdict is Verdict.GONE or outcome.retry_after is not None
+
+
 def _code(status: int) -> str:
     if status == 429:
         return RATE_LIMITED

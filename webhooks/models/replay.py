@@ -17,6 +17,7 @@ from django.db.models import FilteredRelation, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from webhooks.formats.base import DIGEST_TYPE
 from webhooks.models.background import RunQuerySet, RunState
 from webhooks.models.delivery import State
 from webhooks.models.event import Event
@@ -61,8 +62,10 @@ class Selection:
         states = [state for state in self.states if state != MISSING]
         wanted = Q(own__state__in=states, own__settled_at__lte=self.asked_at)
         if MISSING in self.states:
-            # What is not fanned out yet may still get its delivery from there.
-            wanted |= Q(own__isnull=True, fanned_out_at__lte=self.asked_at)
+            # What is not fanned out yet may still get its delivery from there. And what stands for
+            # a digest in which nothing else was, is nobody else's.
+            missing = Q(own__isnull=True, fanned_out_at__lte=self.asked_at)
+            wanted |= missing & ~Q(type=DIGEST_TYPE)
         found = (
             self._within(using, after)
             .alias(
