@@ -13,12 +13,22 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.http import urlencode
 
 from example_project.campaigns import counting, simulator
 from example_project.campaigns.models import Campaign, CampaignStats, Simulation
 from example_project.campaigns.provider import PushProvider, simulate_devices
 from webhooks import dead_letters, emit, emit_many, lifecycle, redelivery
-from webhooks.models import DeadLetterRun, Delivery, DeliveryStats, Event, Replay, Subscription
+from webhooks.models import (
+    DeadLetterRun,
+    Delivery,
+    DeliveryAttempt,
+    DeliveryStats,
+    Event,
+    Message,
+    Replay,
+    Subscription,
+)
 from webhooks.models.dead_letters import Matching
 
 #: How somebody works: with the scripts of the pages, without any, by the keyboard alone.
@@ -121,6 +131,11 @@ def campaigns() -> None:
     # Held by a process that nobody has heard of for less than a lease.
     now = timezone.now()
     Simulation.objects.filter(campaign=made[2]).update(holder=uuid.uuid4(), heartbeat_at=now)
+    # Nothing moves any more when the pages are looked for.
+    wait_for(Campaign.objects.filter(pk=made[0].pk, state="finished").exists, "end of a campaign")
+    moving = Delivery.objects.filter(state="pending", subscription__requester="app:good")
+    unheard = Event.objects.filter(fanned_out_at=None)
+    wait_for(lambda: not unheard.exists() and not moving.exists(), "end of its deliveries")
 
 
 def cast(good: str, healing: str, failing: str) -> dict[str, dict[str, str]]:
@@ -161,11 +176,18 @@ def cast(good: str, healing: str, failing: str) -> dict[str, dict[str, str]]:
 def pages() -> list[str]:
     """The pages of one row in each state that there is: each offers other links."""
     found = []
-    for model, state in ((Subscription, "status"), (Delivery, "state"), (Campaign, "state")):
+    kinds: dict[Any, str] = {
+        **{Subscription: "status", Delivery: "state", Campaign: "state"},
+        **{Message: "format", DeliveryAttempt: "error_code"},
+    }
+    for model, state in kinds.items():
         meta = model._meta
         rows = {getattr(row, state): row for row in model._default_manager.order_by("pk")}
         name = f"admin:{meta.app_label}_{meta.model_name}_change"
         found += [reverse(name, args=[quote(row.pk)]) for row in rows.values()]
+    for row in Delivery.objects.filter(state="dead")[:1]:
+        group = {"subscription": row.subscription_id, "reason": row.reason}
+        found.append(f"{reverse('admin:webhooks_deadletter_changelist')}?{urlencode(group)}")
     for run in DeadLetterRun.objects.all():
         found.append(reverse("admin:webhooks_deadletter_run", args=[run.pk]))
     for replay in Replay.objects.all():

@@ -82,8 +82,9 @@ class Routes:
     @staticmethod
     def filled(route: str, pages: dict[str, str]) -> str:
         """The address of a route that no link leads to, with the ids of a page like it."""
-        alike = (each for each in pages if "*" in route and each.startswith(_head(route)))
-        known = urlsplit(pages.get(next(alike, ""), route)).path.split("/")
+        alike = [each for each in pages if "*" in route and each.startswith(_head(route))]
+        most = max(alike, key=lambda each: each.count("*"), default="")
+        known = urlsplit(pages.get(most, route)).path.split("/")
         parts = enumerate(route.split("/"))
         return "/".join(known[i] if part == "*" else part for i, part in parts)
 
