@@ -18,7 +18,7 @@ from django.utils.http import urlencode
 from example_project.campaigns import counting, simulator
 from example_project.campaigns.models import Campaign, CampaignStats, Simulation
 from example_project.campaigns.provider import PushProvider, simulate_devices
-from webhooks import dead_letters, emit, emit_many, lifecycle, redelivery
+from webhooks import dead_letters, emit, emit_many, lifecycle, redelivery, tasks
 from webhooks.models import (
     DeadLetterRun,
     Delivery,
@@ -246,6 +246,7 @@ def show(good: str, failing: str) -> dict[str, str]:
     simulator.start(last, 200, actor="staff:admin")
     wait_for(Campaign.objects.filter(pk=last.pk, state="finished").exists, "end", seconds=90)
     settle()
+    tasks.tick()
     counting.count(first)
     counting.count(last)
     dead = Delivery.objects.filter(state="dead").order_by("-pk").first()

@@ -23,7 +23,7 @@ from tests.browser.looks import NARROW, SCHEMES, WIDE, Watch  # noqa: E402
 from tests.browser.site import CLUSTERS, Site  # noqa: E402
 from tests.world import ROOT  # noqa: E402
 
-#: Pixels of a picture, but of the campaign's page, which is seen whole.
+#: Pixels of a picture, at most; but the campaign's page is seen whole.
 HEIGHT = 1150
 IMAGES = ROOT / "docs" / "images"
 #: Colours of a picture: enough for flat pages, and a quarter of the bytes.
@@ -66,6 +66,11 @@ def shoot(site: Site, made: dict[str, str]) -> int:
             watch.page.goto(path)
             for width in widths:
                 watch.page.set_viewport_size({"width": width, "height": HEIGHT})
+                bottom = watch.page.locator("#content").evaluate(
+                    "(each) => Math.ceil(each.getBoundingClientRect().bottom)"
+                )
+                height = min(HEIGHT, bottom)
+                watch.page.set_viewport_size({"width": width, "height": height})
                 for scheme in SCHEMES:
                     watch.page.emulate_media(color_scheme=scheme)
                     watch.page.evaluate("document.getAnimations().forEach((each) => each.finish())")
