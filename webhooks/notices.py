@@ -24,12 +24,12 @@ from webhooks import health
 from webhooks.clock import db_now
 from webhooks.conf import settings
 from webhooks.emission import InvalidEvent, emit_many
-from webhooks.engine.lanes import urlsplit_host
 from webhooks.engine.transactions import atomically
 from webhooks.health import Reason
 from webhooks.models import Lane, Subscription
 from webhooks.models.lane import FAILING, SUSPENDED
 from webhooks.models.subscription import BY_PROBE, OPERATIONAL, OnSuspend, Status, matches
+from webhooks.shapes import host_of
 from webhooks.signals import subscription_health_changed
 from webhooks.webhook_events import DELIVERY_DEAD
 from webhooks.webhook_events import FAILING as FAILING_EVENT
@@ -232,7 +232,7 @@ def _event(change: Change) -> dict[str, Any]:
     subscription = change.subscription
     data: dict[str, Any] = {
         "subscription_id": subscription.pk,
-        "host": urlsplit_host(subscription.callback_url),
+        "host": host_of(subscription.callback_url),
         "since": health.as_text(change.since),
     }
     if change.reason is not None:
@@ -327,7 +327,7 @@ def _mail(change: Change) -> mail.EmailMessage:
     context = {
         "subscription_id": subscription.pk,
         # The host alone: paths and queries are where people put their tokens.
-        "host": urlsplit_host(subscription.callback_url),
+        "host": host_of(subscription.callback_url),
         "since": health.shown(change.since),
         "last_success": change.last_success_at and health.shown(change.last_success_at),
         "reason": change.reason,

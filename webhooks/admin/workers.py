@@ -87,7 +87,7 @@ class WorkersAndSchedulesAdmin(SitePageAdmin):
             Tile(
                 _("Oldest due"),
                 span(delay),
-                _("How long what waits longest has waited for a worker."),
+                _("How long the oldest of what is due has waited for a worker."),
                 self.list_url(request, Delivery, state__exact="pending", since="all"),
                 "bad" if delay > LATE.total_seconds() else "",
             ),

@@ -153,10 +153,10 @@ def low_rate(day: Sequence[Sums]) -> Reason:
 
 def dead_letters(count: int) -> Reason:
     message = ngettext(
-        "%(count)d delivery was given up in the last 24 hours, after the last try. See their "
-        "attempts, mend what went wrong, and have them redelivered.",
-        "%(count)d deliveries were given up in the last 24 hours, after the last try. See their "
-        "attempts, mend what went wrong, and have them redelivered.",
+        "%(count)d delivery was given up in the last 24 hours. See its attempts, mend what went "
+        "wrong, and have it redelivered.",
+        "%(count)d deliveries were given up in the last 24 hours. See their attempts, mend what "
+        "went wrong, and have them redelivered.",
         count,
     )
     return Reason("dead_letters", message % {"count": count})
