@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 from django.core import mail
 from django.db import transaction
 from django.template.loader import render_to_string
+from django.utils import translation
 
 from webhooks import health
 from webhooks.clock import db_now
@@ -191,15 +192,17 @@ def _changes(using: str, untold: Sequence[Lane]) -> list[Change]:
     for lane in untold:
         subscription, state, reason = lane.subscription, states[lane.pk], None
         since = now
-        if state == FAILING:
-            since = lane.failing_since or now
-            reason = health.failing(lane.failures, lane.failing_since, codes.get(lane.pk, ""))
-        elif state == SUSPENDED:
-            since = subscription.status_since
-            reason = health.suspended(subscription)
-        elif _has_recovered(lane):
-            state = RECOVERED
-            since = lane.last_success_at or now
+        # Told as the API tells it, whatever LANGUAGE_CODE is.
+        with translation.override("en"):
+            if state == FAILING:
+                since = lane.failing_since or now
+                reason = health.failing(lane.failures, lane.failing_since, codes.get(lane.pk, ""))
+            elif state == SUSPENDED:
+                since = subscription.status_since
+                reason = health.suspended(subscription)
+            elif _has_recovered(lane):
+                state = RECOVERED
+                since = lane.last_success_at or now
         changes.append(Change(subscription, lane.told, state, since, reason, lane.last_success_at))
     return changes
 

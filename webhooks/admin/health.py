@@ -142,7 +142,7 @@ class WebhookHealthAdmin(SitePageAdmin):
         dead = self.list_url(request, Delivery, state__exact="dead", since=since(key))
         estimated = _("Milliseconds of one POST; half, 95 % and 99 % took less. Estimated.")
         overall = found.overall
-        times = f"{overall.p50:,} / {overall.p95:,} / {overall.p99:,}" if overall else NOTHING
+        times = " / ".join(map(number, overall.as_dict().values())) if overall else NOTHING
         return [
             Tile(
                 _("First-try success"),

@@ -22,6 +22,7 @@ from webhooks.health.verdicts import (
     HEALTHY,
     IDLE,
     MOST_COUNTED,
+    grouped,
 )
 from webhooks.health.verdicts import capped as capped
 from webhooks.health.verdicts import span as span
@@ -104,7 +105,7 @@ def of_crew(found: ServiceHealth, crew: Crew) -> Headline:
         "%(workers)d workers are at work, with %(posts)s POSTs in flight.",
         alive,
     )
-    return Headline(HEALTHY, said_of % {"workers": alive, "posts": f"{crew.in_flight:,}"})
+    return Headline(HEALTHY, said_of % {"workers": alive, "posts": grouped(crew.in_flight)})
 
 
 def sentence(found: SubscriptionHealth) -> str:
