@@ -11,7 +11,7 @@ from typing import Any, Final
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext
 
 from webhooks import health
 from webhooks.admin.health import Tile
@@ -65,7 +65,7 @@ class WorkersAndSchedulesAdmin(SitePageAdmin):
         queue: Any = _("not known") if crew.queue is None else number(crew.queue)
         return [
             Tile(
-                _("Workers"),
+                pgettext("processes", "Workers"),
                 number(alive),
                 _("Heard of within 90 s. They come when there is something to do, and leave."),
                 self.list_url(request, Worker),

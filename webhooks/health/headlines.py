@@ -194,7 +194,7 @@ def _down(found: ServiceHealth) -> str:
     if silence is not None and silence.total_seconds() >= 60:
         time = min(time, silence)
     text = said % {"time": span(time), "due": due}
-    return f"{text} {_('Is a worker running?')}" if "no_worker" in codes else text
+    return " ".join((text, _("Is a worker running?"))) if "no_worker" in codes else text
 
 
 def _degraded(found: ServiceHealth) -> str:
