@@ -529,7 +529,7 @@ def test_a_mail_tells_what_is_wrong_and_what_to_do(failing: Receiver, mailoutbox
     assert sent.subject == "Webhook deliveries to 127.0.0.1 are failing"
     assert health.failing(5, lane.failing_since, "server_error").message in sent.body
     for words in (
-        "Look into your server's log",  # as it is, not as HTML
+        "Look into the receiving server's log",  # as it is, not as HTML
         f"Failing since: {health.shown(lane.failing_since)}",
         "Last success:  none",
         subscription.pk,

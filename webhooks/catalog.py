@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from django.db import models
 from django.db.models.signals import post_delete, post_save, pre_delete
+from django.utils.translation import gettext as _
 
 from webhooks.access import ALL, sees
 from webhooks.exceptions import CatalogError, UnknownEventType
@@ -122,7 +123,7 @@ def check_patterns(patterns: Any, scopes: Collection[str] | None = ALL) -> None:
     scopes: of whom subscribes. What they do not show is as unknown as what there is not.
     """
     if not isinstance(patterns, list) or not patterns or len(patterns) > 100:
-        raise CatalogError("Give a list of 1 to 100 event types.")
+        raise CatalogError(_("Give a list of 1 to 100 event types."))
     known = [entry.name for entry in visible(scopes)]
     for pattern in patterns:
         if pattern == "*" or (isinstance(pattern, str) and pattern in known):
@@ -133,20 +134,32 @@ def check_patterns(patterns: Any, scopes: Collection[str] | None = ALL) -> None:
             and any(name.startswith(pattern[:-1]) for name in known)
         ):
             continue
-        # A subscriber reads this, who registers nothing.
-        raise CatalogError(_unknown(pattern, known, hint=""))
+        raise CatalogError(_not_offered(pattern, known))
 
 
-def _unknown(
-    name: Any,
-    known: Collection[str],
-    hint: str = " Register it in a module webhook_events.py.",
-) -> str:
-    message = f"{str(name)[:128]!r} is not registered."
-    near = difflib.get_close_matches(str(name)[:128], known, n=1, cutoff=0.5)
-    if near:
-        return f"{message} Did you mean {near[0]!r}?"
-    return f"{message}{hint}" if known else f"{message} No event type is.{hint}"
+def _not_offered(pattern: Any, known: Collection[str]) -> str:
+    """What a subscriber reads, who registers nothing; in the language of the page."""
+    facts = {"name": str(pattern)[:MAX_NAME], "near": _nearest(pattern, known)}
+    if facts["near"]:
+        return _("%(name)r is not registered. Did you mean %(near)r?") % facts
+    if known:
+        return _("%(name)r is not registered.") % facts
+    return _("%(name)r is not registered. No event type is.") % facts
+
+
+def _unknown(name: Any, known: Collection[str]) -> str:
+    """What a developer reads."""
+    message = f"{str(name)[:MAX_NAME]!r} is not registered."
+    if near := _nearest(name, known):
+        return f"{message} Did you mean {near!r}?"
+    none = "" if known else " No event type is."
+    return f"{message}{none} Register it in a module webhook_events.py."
+
+
+def _nearest(name: Any, known: Collection[str]) -> str:
+    """The known name that is most like this one; "" where none is."""
+    near = difflib.get_close_matches(str(name)[:MAX_NAME], known, n=1, cutoff=0.5)
+    return near[0] if near else ""
 
 
 def register_model(

@@ -195,4 +195,4 @@ def _keep_proof(subscription: Subscription, changes: Mapping[str, Any]) -> None:
 
 def _refuse_ended(status: str) -> None:
     if status == Status.UNSUBSCRIBED:
-        raise IllegalStatusChange("The subscription has ended: subscribe anew.")
+        raise IllegalStatusChange(_("The subscription has ended: subscribe anew."))

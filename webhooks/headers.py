@@ -122,7 +122,7 @@ def open_headers(sealed: Sealed | str) -> dict[str, str]:
         headers = None
     if not isinstance(headers, dict) or not all(isinstance(each, str) for each in headers.values()):
         raise SecretUnreadable(
-            "Stored headers are no JSON object of texts. Set the subscription's headers again."
+            _("Stored headers are no JSON object of texts. Set the subscription's headers again.")
         )
     return headers
 
@@ -139,7 +139,7 @@ def headers_of(subscription: Subscription) -> dict[str, str]:
     if basic_auth:
         if ":" not in basic_auth:  # stored past the checks, by a loaddata of what was masked, say
             raise SecretUnreadable(
-                "Stored basic auth has no colon. Set the subscription's basic_auth again."
+                _("Stored basic auth has no colon. Set the subscription's basic_auth again.")
             )
         encoded = base64.b64encode(basic_auth.encode()).decode("ascii")
         headers = combined(headers, {"Authorization": f"Basic {encoded}"})

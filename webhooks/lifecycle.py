@@ -198,8 +198,10 @@ def _move(
             subscription.status = status
             if discard:
                 raise IllegalStatusChange(
-                    "The subscription is subscribed, and its backlog is being delivered: only what "
-                    "waits while it is suspended can be discarded, by resuming it."
+                    _(
+                        "The subscription is subscribed, and its backlog is being delivered: only "
+                        "what waits while it is suspended can be discarded, by resuming it."
+                    )
                 )
             if status == Status.SUSPENDED and _outranks(reason, stored.status_reason):
                 _take_over(subscription, lane, reason, actor)
@@ -284,22 +286,35 @@ def next_probe(now: datetime) -> datetime | None:
 def _check_move(stored: Subscription, status: str, reason: str) -> None:
     """Raise unless a subscription may go from where it is to ``status``, for this reason."""
     if status not in MOVES[stored.status]:
+        facts = {
+            "old": stored.status,
+            "new": str(status),
+            "others": ", ".join(sorted(map(str, MOVES[stored.status]))) or _("nothing else"),
+        }
         raise IllegalStatusChange(
-            f"A subscription that is {stored.status} cannot become {str(status)!r}. From there it "
-            f"may become: {', '.join(sorted(map(str, MOVES[stored.status]))) or 'nothing else'}."
+            _(
+                "A subscription that is %(old)s cannot become %(new)r. From there it may become: "
+                "%(others)s."
+            )
+            % facts
         )
     if status != Status.SUBSCRIBED or reason != "client":
         return
     if stored.status == Status.PENDING:
         raise IllegalStatusChange(
-            "The subscription is pending: it becomes subscribed by itself, when its endpoint "
-            "answers the handshake."
+            _(
+                "The subscription is pending: it becomes subscribed by itself, when its endpoint "
+                "answers the handshake."
+            )
         )
     if stored.status_reason == "operator":
-        raise HeldByOperator("An operator has suspended the subscription, and can resume it.")
+        raise HeldByOperator(_("An operator has suspended the subscription, and can resume it."))
     if stored.status_reason == "entitlement_lost" and granted(stored) is None:
         raise HeldByOperator(
-            "The application or the user that owns the subscription is not entitled to it any more."
+            _(
+                "The application or the user that owns the subscription is not entitled to it any "
+                "more."
+            )
         )
 
 

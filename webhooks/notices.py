@@ -19,17 +19,18 @@ from typing import Any, Final, cast
 from django.core import mail
 from django.db import transaction
 from django.template.loader import render_to_string
+from django.utils import translation
 
 from webhooks import health
 from webhooks.clock import db_now
 from webhooks.conf import settings
 from webhooks.emission import InvalidEvent, emit_many
-from webhooks.engine.lanes import urlsplit_host
 from webhooks.engine.transactions import atomically
 from webhooks.health import Reason
 from webhooks.models import Lane, Subscription
 from webhooks.models.lane import FAILING, SUSPENDED
 from webhooks.models.subscription import BY_PROBE, OPERATIONAL, OnSuspend, Status, matches
+from webhooks.shapes import host_of
 from webhooks.signals import subscription_health_changed
 from webhooks.webhook_events import DELIVERY_DEAD
 from webhooks.webhook_events import FAILING as FAILING_EVENT
@@ -191,15 +192,17 @@ def _changes(using: str, untold: Sequence[Lane]) -> list[Change]:
     for lane in untold:
         subscription, state, reason = lane.subscription, states[lane.pk], None
         since = now
-        if state == FAILING:
-            since = lane.failing_since or now
-            reason = health.failing(lane.failures, lane.failing_since, codes.get(lane.pk, ""))
-        elif state == SUSPENDED:
-            since = subscription.status_since
-            reason = health.suspended(subscription)
-        elif _has_recovered(lane):
-            state = RECOVERED
-            since = lane.last_success_at or now
+        # Told as the API tells it, whatever LANGUAGE_CODE is.
+        with translation.override("en"):
+            if state == FAILING:
+                since = lane.failing_since or now
+                reason = health.failing(lane.failures, lane.failing_since, codes.get(lane.pk, ""))
+            elif state == SUSPENDED:
+                since = subscription.status_since
+                reason = health.suspended(subscription)
+            elif _has_recovered(lane):
+                state = RECOVERED
+                since = lane.last_success_at or now
         changes.append(Change(subscription, lane.told, state, since, reason, lane.last_success_at))
     return changes
 
@@ -232,7 +235,7 @@ def _event(change: Change) -> dict[str, Any]:
     subscription = change.subscription
     data: dict[str, Any] = {
         "subscription_id": subscription.pk,
-        "host": urlsplit_host(subscription.callback_url),
+        "host": host_of(subscription.callback_url),
         "since": health.as_text(change.since),
     }
     if change.reason is not None:
@@ -327,7 +330,7 @@ def _mail(change: Change) -> mail.EmailMessage:
     context = {
         "subscription_id": subscription.pk,
         # The host alone: paths and queries are where people put their tokens.
-        "host": urlsplit_host(subscription.callback_url),
+        "host": host_of(subscription.callback_url),
         "since": health.shown(change.since),
         "last_success": change.last_success_at and health.shown(change.last_success_at),
         "reason": change.reason,

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext
 from django.views.decorators.debug import sensitive_variables
 
 from webhooks import catalog
@@ -73,7 +74,8 @@ def send_example(
     from webhooks.documentation.schemas import example_of
 
     if event_type not in received_types(subscription):
-        raise NotDeliverable(f"{subscription.pk} does not receive {event_type.name}.")
+        facts = {"id": subscription.pk, "type": event_type.name}
+        raise NotDeliverable(gettext("%(id)s does not receive %(type)s.") % facts)
     data = json.dumps(example_of(event_type), ensure_ascii=False, separators=(",", ":"))
     return _send(subscription, event_type.name, data, actor)
 
@@ -91,16 +93,25 @@ def _send(subscription: Subscription, event_type: str, data: str, actor: str) ->
     stored = Subscription.objects.using(using).get(pk=subscription.pk)  # the caller's may be old
     if stored.status == Status.PENDING:
         raise IllegalStatusChange(
-            "The endpoint has not answered its handshake yet, and nothing else is sent before that."
+            gettext(
+                "The endpoint has not answered its handshake yet, and nothing else is sent before "
+                "that."
+            )
         )
     if stored.status == Status.UNSUBSCRIBED:
         raise IllegalStatusChange(
-            "An unsubscribed subscription is sent nothing more, and no ping either. Subscribe anew."
+            gettext(
+                "An unsubscribed subscription is sent nothing more, and no ping either. Subscribe "
+                "anew."
+            )
         )
     if stored.status == Status.SUSPENDED and stored.status_reason == "operator":
         # The operator's stop is for every POST: it may be the endpoint's owner who asked for it.
         raise HeldByOperator(
-            "An operator has suspended the subscription: nothing is sent to it, and no ping either."
+            gettext(
+                "An operator has suspended the subscription: nothing is sent to it, and no ping "
+                "either."
+            )
         )
     started_at = db_now(using)
     live = SigningSecret.objects.using(using).live(started_at).filter(subscription=stored)
@@ -131,7 +142,10 @@ def signing_keys(secrets: Iterable[SigningSecret]) -> list[bytes]:
         raise SecretUnreadable(str(error)) from error
     if not keys:
         raise SecretUnreadable(
-            "The subscription has no live signing secret, and nothing is sent unsigned. Rotate it."
+            gettext(
+                "The subscription has no live signing secret, and nothing is sent unsigned. Rotate "
+                "it."
+            )
         )
     return keys
 

@@ -122,13 +122,19 @@ def redeliver(delivery: Delivery, *, actor: str = "", new_id: bool = False) -> D
         found = stored.first()
         if lane is None or found is None:
             raise NotDeliverable(
-                f"{delivery.pk} was removed, with its event or its subscription, and cannot be "
-                f"sent again. Finished rows are kept for {settings.RETENTION_DAYS} days."
+                _(
+                    "%(id)s was removed, with its event or its subscription, and cannot be sent "
+                    "again. Finished rows are kept for %(days)s days."
+                )
+                % {"id": delivery.pk, "days": settings.RETENTION_DAYS}
             )
         if subscription.status == Status.UNSUBSCRIBED:
             raise NotDeliverable(
-                f"{subscription.pk} is unsubscribed: nothing is sent to it any more. Subscribe "
-                "anew, and replay what is wanted there."
+                _(
+                    "%(id)s is unsubscribed: nothing is sent to it any more. Subscribe anew, and "
+                    "replay what is wanted there."
+                )
+                % {"id": subscription.pk}
             )
         now = db_now(using)  # under the lock: behind what was added to the lane before
         if lane.probe_now(now):
@@ -255,8 +261,11 @@ def replay(subscription: Subscription, request: ReplayRequest, *, actor: str = "
     selection = _select(subscription, request, now)
     if selection is None:
         raise NotDeliverable(
-            f"{subscription.pk} is unsubscribed, or its owner is not entitled to it any more: "
-            "nothing is sent to it. Subscribe anew."
+            _(
+                "%(id)s is unsubscribed, or its owner is not entitled to it any more: nothing is "
+                "sent to it. Subscribe anew."
+            )
+            % {"id": subscription.pk}
         )
     made = Replay(
         subscription_id=subscription.pk,

@@ -36,7 +36,7 @@ REMEDIES: Final[dict[str, tuple[Promise | str, Promise | str]]] = {
     ),
     base.CONNECTION_REFUSED: (
         _("The connection was refused"),
-        _("Check that your server runs and listens on the port in callback_url."),
+        _("Check that the receiving server runs and listens on the port in callback_url."),
     ),
     base.CONNECTION_ERROR: (
         _("The connection broke"),
@@ -90,7 +90,7 @@ REMEDIES: Final[dict[str, tuple[Promise | str, Promise | str]]] = {
     ),
     outcome.SERVER_ERROR: (
         _("The endpoint failed (5xx)"),
-        _("Look into your server's log at the time of the attempt."),
+        _("Look into the receiving server's log at the time of the attempt."),
     ),
 }
 

@@ -75,3 +75,11 @@ def _link_fault() -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc:
         return _("This service does not know its own URL yet, so no link can be sent. Choose full.")
     return ""
+
+
+def host_of(url: str) -> str:
+    """The host of a URL for counting shares; "" where there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

@@ -107,10 +107,15 @@ class TieOut:
                 "type": each.type,
                 "emitted": number(each.emitted),
                 "recorded": number(each.recorded),
-                "more": f"{each.emitted - each.recorded:+,}",
+                "more": signed(each.emitted - each.recorded),
             }
             for each in self.astray
         ]
+
+
+def signed(difference: int) -> str:
+    """A difference that is not zero, with its sign: ``+1,204``."""
+    return f"{'+' if difference > 0 else '-'}{number(abs(difference))}"
 
 
 def of_share(part: int, whole: int, name: str) -> str:

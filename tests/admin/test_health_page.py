@@ -129,6 +129,26 @@ def test_failing_endpoints_degrade_it(staff: Staff, receiver: Receiver, receiver
     assert [text for text in texts if "were given up" in text]
     [rate] = [text for text in texts if "% of the attempts" in text]
     assert "error_code__exact=server_error" in texts[rate]
+    # Which, since when, why, how many wait, and when is the next try: named at once.
+    named = {text: url for text, url in texts.items() if text.startswith("127.0.0.1: Failing")}
+    failing = Subscription.objects.filter(requester__in=["app:b", "app:c"])
+    assert set(named.values()) <= {url_of(Subscription, "change", each.pk) for each in failing}
+    assert named
+    for text in named:
+        assert re.search(
+            r"since \d\d:\d\d UTC \(\d attempts\)\. Last error: The endpoint failed \(5xx\)\. "
+            r"(\d deliver(y|ies) waits?; the next try is (at|due now).*)?It will be suspended",
+            text,
+        ), text
+
+
+def test_no_more_than_three_endpoints_are_named(staff: Staff, receivers: Any) -> None:
+    bad = receivers(FAILED)
+    for i in range(5):
+        subscribe(bad, f"app:{i}", retry_schedule=[])
+        emit_orders(6, f"app:{i}")
+    deliver()
+    assert page(staff()).count(">127.0.0.1: Failing since") == 3
 
 
 def test_work_that_nobody_does_is_down(staff: Staff, receiver: Receiver) -> None:
@@ -476,10 +496,10 @@ def test_it_costs_as_many_statements_for_a_thousand_rows_as_for_ten(staff: Staff
     client = staff()
     Duty.objects.ensure()
     page(client)
-    fill(10)
+    fill(50)  # three that fail among them: so many are named
     with CaptureQueriesContext(connection) as few:
         page(client)
-    fill(990)
+    fill(950)
     with CaptureQueriesContext(connection) as many:
         page(client)
-    assert len(many) == len(few) <= 28
+    assert len(many) == len(few) <= 40

@@ -96,6 +96,7 @@ def test_the_sentence_of_one_that_fails(staff: Staff, receiver: Receiver) -> Non
     assert re.search(
         rf"Failing since [\d-]* ?13:20 UTC \({failures} attempts\). "
         r"Last error: The endpoint failed \(5xx\). "
+        r"\d deliveries wait; the next try is at (\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d UTC. "
         r"It will be suspended after 5 days without a success. "
         r"Last success \d{4}-\d\d-\d\d 14:00 UTC.",
         said,

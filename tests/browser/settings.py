@@ -1,10 +1,7 @@
-"""The example project as it is, and in the language that a browser asks for."""
+"""The example project as it is, and in a language that is read from right to left besides."""
 
 from example_project.settings import *  # noqa: F403
-from example_project.settings import MIDDLEWARE
+from example_project.settings import LANGUAGES
 
-MIDDLEWARE = [
-    *MIDDLEWARE[: (_place := MIDDLEWARE.index("django.middleware.common.CommonMiddleware"))],
-    "django.middleware.locale.LocaleMiddleware",
-    *MIDDLEWARE[_place:],
-]
+#: Django's own texts are in Arabic then, and turn the pages round; ours stay as they are.
+LANGUAGES = [*LANGUAGES, ("ar", "Arabic")]

@@ -42,6 +42,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(contents: set[str]) -> Non
 def test_the_wheel_misses_nothing_of_the_package(contents: set[str]) -> None:
     assert "webhooks/py.typed" in contents
     assert "webhooks/migrations/0001_initial.py" in contents
+    assert "webhooks/locale/de/LC_MESSAGES/django.mo" in contents
     for suffix in (".py", ".html", ".css", ".js", ".svg", ".po", ".mo"):
         assert _tracked("webhooks", suffix) <= contents
 

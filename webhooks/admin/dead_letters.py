@@ -187,7 +187,7 @@ class DeadLetterAdmin(SitePageAdmin):
             said = _("Run %(id)s over %(count)s dead letters began: %(action)s.") % {
                 "id": run.pk,
                 "count": number(run.total),
-                "action": f"{run.action}, {why}" if why else run.action,
+                "action": ", ".join(filter(None, (run.get_action_display(), why))),
             }
             self._log(request, [run.subscription or run], said)
             return HttpResponseRedirect(self.site_url("run", run_id=run.pk))

@@ -103,8 +103,11 @@ class WebhookHealthAdmin(SitePageAdmin):
             "headline": headline,
             "tone": CHIPS[service.status][0],
             "reasons": [
-                (reason.message, self.reason_url(request, reason.code))
-                for reason in service.verdict.reasons
+                *self.failing(request, service),
+                *(
+                    (reason.message, self.reason_url(request, reason.code))
+                    for reason in service.verdict.reasons
+                ),
             ],
             "is_new": service.status == health.IDLE and not found.attempts,
             "add_url": self.add_url(request),
@@ -139,7 +142,7 @@ class WebhookHealthAdmin(SitePageAdmin):
         dead = self.list_url(request, Delivery, state__exact="dead", since=since(key))
         estimated = _("Milliseconds of one POST; half, 95 % and 99 % took less. Estimated.")
         overall = found.overall
-        times = f"{overall.p50:,} / {overall.p95:,} / {overall.p99:,}" if overall else NOTHING
+        times = " / ".join(map(number, overall.as_dict().values())) if overall else NOTHING
         return [
             Tile(
                 _("First-try success"),
@@ -191,7 +194,7 @@ class WebhookHealthAdmin(SitePageAdmin):
             Tile(
                 _("Oldest due"),
                 span(timedelta(seconds=service.delivery_delay_s)),
-                _("How long what waits longest has waited for a worker."),
+                _("How long the oldest of what is due has waited for a worker."),
                 pending,
             ),
             Tile(
@@ -227,6 +230,15 @@ class WebhookHealthAdmin(SitePageAdmin):
             for code in codes
         ]
         return sorted(lines, key=lambda each: -each.count)
+
+    def failing(self, request: HttpRequest, service: Any) -> list[tuple[str, str]]:
+        """The endpoints that the headline counts, where all is not well."""
+        if not service.verdict.reasons:
+            return []
+        return [
+            (said, self.change_url(request, Subscription, subscription.pk))
+            for subscription, said in health.failing_endpoints(service.updated_at)
+        ]
 
     def reason_url(self, request: HttpRequest, code: str) -> str:
         model, query = REASONS.get(code, (DeliveryAttempt, {"error_code__exact": code}))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext
 
 from webhooks import health
 from webhooks.admin.health import Tile
@@ -65,7 +65,7 @@ class WorkersAndSchedulesAdmin(SitePageAdmin):
         queue: Any = _("not known") if crew.queue is None else number(crew.queue)
         return [
             Tile(
-                _("Workers"),
+                pgettext("processes", "Workers"),
                 number(alive),
                 _("Heard of within 90 s. They come when there is something to do, and leave."),
                 self.list_url(request, Worker),
@@ -87,7 +87,7 @@ class WorkersAndSchedulesAdmin(SitePageAdmin):
             Tile(
                 _("Oldest due"),
                 span(delay),
-                _("How long what waits longest has waited for a worker."),
+                _("How long the oldest of what is due has waited for a worker."),
                 self.list_url(request, Delivery, state__exact="pending", since="all"),
                 "bad" if delay > LATE.total_seconds() else "",
             ),

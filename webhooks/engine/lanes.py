@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
@@ -33,6 +32,7 @@ from webhooks.headers import headers_of, signed_url
 from webhooks.models import DeliveryAttempt, Lane, SigningSecret, Subscription
 from webhooks.models.delivery import DueDelivery, LanePosition
 from webhooks.models.subscription import Status
+from webhooks.shapes import host_of
 from webhooks.transports.base import Request
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class HeldLane:
         self.control = control
         self.subscription = subscription
         self.requester = subscription.requester
-        self.host = urlsplit_host(subscription.callback_url)
+        self.host = host_of(subscription.callback_url)
         self.batching = subscription.batches
         self.signed_url = subscription.callback_url
         self.entitled = scopes is not None
@@ -402,11 +402,3 @@ class HeldLane:
 def _asked(delivery: DueDelivery) -> str:
     """The trigger, where a person asked for the next attempt; those that follow are its retries."""
     return delivery.trigger if delivery.attempts == delivery.retries_from else ""
-
-
-def urlsplit_host(url: str) -> str:
-    """The host of a URL for counting shares; "" where there is none."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

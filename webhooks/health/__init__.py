@@ -11,6 +11,7 @@ and ``figures`` read what the admin's pages show beside the verdict.
 
 from webhooks.health.headlines import Headline as Headline
 from webhooks.health.headlines import capped as capped
+from webhooks.health.headlines import failing_endpoints as failing_endpoints
 from webhooks.health.headlines import headline as headline
 from webhooks.health.headlines import of_crew as of_crew
 from webhooks.health.headlines import sentence as sentence

@@ -13,7 +13,7 @@ from webhooks import remedies
 from webhooks.conf import settings
 from webhooks.health.reasons import lateness
 from webhooks.health.service import ServiceHealth
-from webhooks.health.subscriptions import SubscriptionHealth
+from webhooks.health.subscriptions import SubscriptionHealth, of_subscription
 from webhooks.health.verdicts import (
     DEGRADED,
     DOWN,
@@ -22,13 +22,15 @@ from webhooks.health.verdicts import (
     HEALTHY,
     IDLE,
     MOST_COUNTED,
+    grouped,
 )
 from webhooks.health.verdicts import capped as capped
 from webhooks.health.verdicts import span as span
 from webhooks.health.workers import Crew
-from webhooks.models import Delivery, DeliveryStats, Event, Lane
+from webhooks.models import Delivery, DeliveryStats, Event, Lane, Subscription
 from webhooks.models.stats import FRESH, WHOLE_SERVICE
 from webhooks.models.subscription import Status
+from webhooks.shapes import host_of
 
 #: Each status as a word; the mark beside it says the same by its shape.
 WORDS: Final = {
@@ -41,6 +43,8 @@ WORDS: Final = {
     Status.SUSPENDED.value: gettext_lazy("Suspended"),
     Status.UNSUBSCRIBED.value: gettext_lazy("Unsubscribed"),
 }
+#: Endpoints that are named below the headline.
+NAMED: Final = 3
 MARKS: Final = {HEALTHY: "●", DEGRADED: "▲", DOWN: "■", FAILING: "■", IDLE: "○"}
 
 
@@ -101,7 +105,7 @@ def of_crew(found: ServiceHealth, crew: Crew) -> Headline:
         "%(workers)d workers are at work, with %(posts)s POSTs in flight.",
         alive,
     )
-    return Headline(HEALTHY, said_of % {"workers": alive, "posts": f"{crew.in_flight:,}"})
+    return Headline(HEALTHY, said_of % {"workers": alive, "posts": grouped(crew.in_flight)})
 
 
 def sentence(found: SubscriptionHealth) -> str:
@@ -117,6 +121,7 @@ def sentence(found: SubscriptionHealth) -> str:
         parts.append(said % {"since": clock(found.failing_since, now), "count": found.failures})
         if title := remedies.remedy(found.last_error).title:
             parts.append(_("Last error: %(error)s.") % {"error": title})
+        parts.append(waiting(found))
         if settings.AUTO_SUSPEND_SECONDS is not None:
             limit = timedelta(seconds=settings.AUTO_SUSPEND_SECONDS)
             parts.append(
@@ -133,14 +138,43 @@ def sentence(found: SubscriptionHealth) -> str:
         parts.append(_("Last success %(at)s.") % when)
     elif found.last_attempt is not None:
         parts.append(_("It has not succeeded yet."))
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
-def clock(moment: datetime, now: datetime) -> str:
+def waiting(found: SubscriptionHealth) -> str:
+    """How many deliveries wait, and when the next try is; "" where none do."""
+    if not found.pending:
+        return ""
+    said = ngettext("%(count)s delivery waits", "%(count)s deliveries wait", found.pending)
+    said %= {"count": capped(found.pending)}
+    if found.next_retry_at is None:
+        return f"{said}."
+    if found.next_retry_at <= found.updated_at:
+        return _("%(waiting)s; the next try is due now.") % {"waiting": said}
+    at = clock(found.next_retry_at, found.updated_at, seconds=True)
+    return _("%(waiting)s; the next try is at %(at)s.") % {"waiting": said, "at": at}
+
+
+def failing_endpoints(now: datetime) -> list[tuple[Subscription, str]]:
+    """The endpoints that have failed for longest, with a sentence for each: those of the headline.
+
+    A constant number of statements for each, and ``NAMED`` of them at most.
+    """
+    using = settings.database
+    lanes = Lane.objects.using(using).failing_now(FAILING_AFTER).select_related("subscription")
+    found = []
+    for lane in lanes.order_by("failing_since", "pk")[:NAMED]:
+        subscription = lane.subscription
+        host = host_of(subscription.callback_url) or subscription.callback_url
+        found.append((subscription, f"{host}: {sentence(of_subscription(subscription))}"))
+    return found
+
+
+def clock(moment: datetime, now: datetime, *, seconds: bool = False) -> str:
     """A time for people: without its date, where that is today's. In UTC, and says so."""
     moment, now = moment.astimezone(UTC), now.astimezone(UTC)
     day = "" if moment.date() == now.date() else f"{moment:%Y-%m-%d} "
-    return f"{day}{moment:%H:%M} UTC"
+    return f"{day}{moment:{'%H:%M:%S' if seconds else '%H:%M'}} UTC"
 
 
 def _down(found: ServiceHealth) -> str:
@@ -160,12 +194,12 @@ def _down(found: ServiceHealth) -> str:
     if silence is not None and silence.total_seconds() >= 60:
         time = min(time, silence)
     text = said % {"time": span(time), "due": due}
-    return f"{text} {_('Is a worker running?')}" if "no_worker" in codes else text
+    return " ".join((text, _("Is a worker running?"))) if "no_worker" in codes else text
 
 
 def _degraded(found: ServiceHealth) -> str:
     codes = [reason.code for reason in found.verdict.reasons]
-    failing = failing_endpoints(settings.database)
+    failing = _count_failing(settings.database)
     if failing and "delayed" not in codes:
         said = ngettext(
             "%(count)s endpoint is failing; others are fine.",
@@ -182,7 +216,7 @@ def _degraded(found: ServiceHealth) -> str:
     return _("deliveries are flowing, but not all is well.")
 
 
-def failing_endpoints(using: str) -> int:
+def _count_failing(using: str) -> int:
     """Endpoints that send and fail, or are parked; counted up to ``MOST_COUNTED``."""
     lanes = Lane.objects.using(using).failing_now(FAILING_AFTER)
     return lanes[:MOST_COUNTED].count()

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import remedies
 from webhooks.conf import settings
-from webhooks.health.verdicts import Reason, rate, shown, span
+from webhooks.health.verdicts import Reason, grouped, rate, shown, span
 from webhooks.health.workers import Scheduled
 from webhooks.models import Lane, Subscription
 from webhooks.models.stats import Sums
@@ -143,7 +144,7 @@ def unsigned() -> Reason:
 def low_rate(day: Sequence[Sums]) -> Reason:
     """Why too few of a day's attempts succeeded. Its code is the most frequent error's."""
     # Rounded down: "98.0 % succeeded" is no trouble.
-    percent = f"{int((rate(day) or 0.0) * 1000) / 10:.1f}"
+    percent = number_format(int((rate(day) or 0.0) * 1000) / 10, 1)
     said = _("%(percent)s %% of the attempts of the last 24 hours succeeded.") % {
         "percent": percent
     }
@@ -153,10 +154,10 @@ def low_rate(day: Sequence[Sums]) -> Reason:
 
 def dead_letters(count: int) -> Reason:
     message = ngettext(
-        "%(count)d delivery was given up in the last 24 hours, after the last try. See their "
-        "attempts, mend what went wrong, and have them redelivered.",
-        "%(count)d deliveries were given up in the last 24 hours, after the last try. See their "
-        "attempts, mend what went wrong, and have them redelivered.",
+        "%(count)d delivery was given up in the last 24 hours. See its attempts, mend what went "
+        "wrong, and have it redelivered.",
+        "%(count)d deliveries were given up in the last 24 hours. See their attempts, mend what "
+        "went wrong, and have them redelivered.",
         count,
     )
     return Reason("dead_letters", message % {"count": count})
@@ -177,7 +178,7 @@ def late(pending: int, due_at: datetime, *, more: bool) -> Reason:
             "status."
         )
     )
-    return Reason("delayed", message % {"many": f"{pending:,}", "since": shown(due_at)})
+    return Reason("delayed", message % {"many": grouped(pending), "since": shown(due_at)})
 
 
 # Of the service

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -121,4 +122,9 @@ def span(time: timedelta) -> str:
 
 def capped(count: int) -> str:
     """A number that was counted up to ``MOST_COUNTED``: ``340``, ``10,000+``."""
-    return f"{count:,}+" if count >= MOST_COUNTED else f"{count:,}"
+    return f"{grouped(count)}+" if count >= MOST_COUNTED else grouped(count)
+
+
+def grouped(count: int) -> str:
+    """A number as the reader's language writes it: ``10,000``, ``10.000``."""
+    return number_format(count, force_grouping=True)

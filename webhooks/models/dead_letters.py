@@ -365,7 +365,7 @@ class DeadLetterRun(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.pk} ({self.state})"
+        return f"{self.pk} ({self.get_state_display()})"
 
     @property
     def matching(self) -> Matching:

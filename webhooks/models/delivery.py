@@ -302,7 +302,7 @@ class Delivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.pk} ({self.state})"
+        return f"{self.pk} ({self.get_state_display()})"
 
     @property
     def webhook_id(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from webhooks.crypto import Sealed, seal
 
@@ -49,7 +50,7 @@ class PrefixedIdField(models.UUIDField):  # type: ignore[type-arg]
         _pyi_private_get_type: str  # type: ignore[assignment]
         _pyi_lookup_exact_type: str
 
-    default_error_messages = {"invalid": "“%(value)s” is no id of the form %(prefix)s_<32 hex>."}
+    default_error_messages = {"invalid": _("“%(value)s” is no id of the form %(prefix)s_<32 hex>.")}
 
     def __init__(self, prefix: str = "", **kwargs: Any) -> None:
         self.prefix = prefix

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from django.db import models, transaction
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.clock import db_now
@@ -285,7 +286,7 @@ class Lane(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"lane of {self.pk}"
+        return gettext("lane of %(id)s") % {"id": self.pk}
 
     @classmethod
     def of(cls, subscription: Subscription, now: datetime) -> Lane:

@@ -89,7 +89,11 @@ class Message(models.Model):
     count = models.PositiveIntegerField(_("events"), default=0)
     counts = models.TextField(_("counts"), blank=True, default="", help_text=_("JSON, by type."))
     body_digest = models.CharField(
-        max_length=64, blank=True, default="", help_text=_("SHA-256 of the body, hex.")
+        _("body digest"),
+        max_length=64,
+        blank=True,
+        default="",
+        help_text=_("SHA-256 of the body, hex."),
     )
     superseded_at = models.DateTimeField(_("superseded at"), null=True, blank=True)
     # No foreign key: a member that is removed must not be looked for here.

@@ -159,4 +159,4 @@ class Replay(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.pk} ({self.state})"
+        return f"{self.pk} ({self.get_state_display()})"

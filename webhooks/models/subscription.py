@@ -174,6 +174,7 @@ class Subscription(models.Model):
         blank=True,
         db_constraint=False,
         related_name="+",
+        verbose_name=_("application"),
     )
     user = models.ForeignKey(
         django_settings.AUTH_USER_MODEL,
@@ -182,6 +183,7 @@ class Subscription(models.Model):
         blank=True,
         db_constraint=False,
         related_name="+",
+        verbose_name=_("user"),
     )
     scopes = models.TextField(_("granted scopes"), blank=True, default="")
     callback_url = models.CharField(_("callback URL"), max_length=2048)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from django.db import IntegrityError, models, transaction
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.clock import db_now
@@ -88,7 +89,8 @@ class Worker(models.Model):
         verbose_name_plural = _("workers")
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.pid} (slot {self.slot})"
+        facts = {"process": f"{self.host}:{self.pid}", "slot": self.slot}
+        return gettext("%(process)s (slot %(slot)s)") % facts
 
 
 class DutyQuerySet(models.QuerySet["Duty"]):

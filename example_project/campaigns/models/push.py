@@ -11,6 +11,8 @@ from typing import Final
 
 from django.db import models
 from django.db.models import Count, Q, Sum
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from example_project.campaigns.models.campaign import Campaign
 
@@ -26,12 +28,16 @@ class Device(models.Model):
         IOS = "ios", "iOS"
         WEB = "web", "Web"
 
-    token = models.CharField(max_length=64, unique=True)
-    platform = models.CharField(max_length=10, choices=Platform)
-    created_at = models.DateTimeField(auto_now_add=True)
+    token = models.CharField(_("token"), max_length=64, unique=True)
+    platform = models.CharField(_("platform"), max_length=10, choices=Platform)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
     unsubscribed_at = models.DateTimeField(
-        null=True, blank=True, help_text="It gets no pushes after this."
+        _("unsubscribed"), null=True, blank=True, help_text=_("It gets no pushes after this.")
     )
+
+    class Meta:
+        verbose_name = _("device")
+        verbose_name_plural = _("devices")
 
     def __str__(self) -> str:
         return f"{self.get_platform_display()} {self.token[:8]}"
@@ -57,23 +63,31 @@ class Push(models.Model):
     ``opens`` and ``clicks`` count them all.
     """
 
-    campaign = models.ForeignKey(Campaign, models.CASCADE, related_name="pushes")
-    device = models.ForeignKey(Device, models.CASCADE, related_name="pushes")
-    sent_at = models.DateTimeField()
-    delivered_at = models.DateTimeField(null=True, blank=True)
-    opened_at = models.DateTimeField(null=True, blank=True)
-    clicked_at = models.DateTimeField(null=True, blank=True)
-    opens = models.PositiveSmallIntegerField(default=0)
-    clicks = models.PositiveSmallIntegerField(default=0)
-    unsubscribed_at = models.DateTimeField(null=True, blank=True)
+    campaign = models.ForeignKey(
+        Campaign, models.CASCADE, related_name="pushes", verbose_name=_("campaign")
+    )
+    device = models.ForeignKey(
+        Device, models.CASCADE, related_name="pushes", verbose_name=_("device")
+    )
+    sent_at = models.DateTimeField(_("sent"))
+    delivered_at = models.DateTimeField(_("delivered"), null=True, blank=True)
+    opened_at = models.DateTimeField(_("opened"), null=True, blank=True)
+    clicked_at = models.DateTimeField(_("clicked"), null=True, blank=True)
+    opens = models.PositiveSmallIntegerField(_("opens"), default=0)
+    clicks = models.PositiveSmallIntegerField(_("clicks"), default=0)
+    unsubscribed_at = models.DateTimeField(_("unsubscribed"), null=True, blank=True)
     failed_at = models.DateTimeField(
-        null=True, blank=True, help_text="The device could not be reached; no event tells of it."
+        _("failed"),
+        null=True,
+        blank=True,
+        help_text=_("The device could not be reached; no event tells of it."),
     )
 
     objects = PushQuerySet.as_manager()
 
     class Meta:
-        verbose_name_plural = "pushes"
+        verbose_name = _("push")
+        verbose_name_plural = _("pushes")
         constraints = [
             models.UniqueConstraint(
                 fields=["campaign", "device"], name="push_once_for_each_device"
@@ -105,7 +119,8 @@ class Push(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.campaign} to {self.device}"
+        facts = {"campaign": self.campaign, "device": self.device}
+        return gettext("%(campaign)s to %(device)s") % facts
 
     @property
     def steps_done(self) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from django.db import connections, models, transaction
+from django.utils import translation
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 from rest_framework import views
@@ -194,7 +195,9 @@ class APIView(views.APIView):
         handler = getattr(self, name, None) if name in self.http_method_names else None
         known = inspect.signature(handler).parameters if handler else {}
         taken = {name: value for name, value in kwargs.items() if name in known}
-        return super().dispatch(request, **taken)
+        # Clients are programs: problems and reasons are English, whatever LANGUAGE_CODE is.
+        with translation.override("en"):
+            return super().dispatch(request, **taken)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)

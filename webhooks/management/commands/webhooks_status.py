@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandParser
+from django.utils import translation
 
 from webhooks import health
 
@@ -23,9 +24,14 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object, on one line")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        # Monitoring reads this, whatever LANGUAGE_CODE is.
+        with translation.override("en"):
+            self.tell(as_json=options["json"])
+
+    def tell(self, *, as_json: bool) -> None:
         found = health.of_service()
         headline = health.headline(found)
-        if options["json"]:
+        if as_json:
             reasons = [{"code": r.code, "message": r.message} for r in found.verdict.reasons]
             shown = {
                 **found.as_dict(),
