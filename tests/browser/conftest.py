@@ -18,8 +18,6 @@ from tests.browser.site import CLUSTERS, Site
 from tests.conftest import CI
 
 if not chromium.lacking():
-    from playwright.sync_api import Page
-
     from tests.browser.looks import Watch
 
 
@@ -94,8 +92,3 @@ def visit(browser: Any) -> Iterator[Callable[..., Watch]]:
         watch.page.context.close()
     findings = [each for watch in watches for each in watch.findings]
     assert not findings, "\n".join(findings)
-
-
-@pytest.fixture
-def page(visit: Callable[..., Watch], site: Site) -> Page:
-    return visit(site).page
