@@ -70,7 +70,7 @@ class ExampleProject:
         """Where the webhooks' API is mounted."""
         return f"{self.origin}/webhooks"
 
-    def manage(self, *arguments: str) -> str:
+    def manage(self, *arguments: str, seconds: float = 60) -> str:
         """Run a management command to its end; what it printed. Fails the test if it fails."""
         done = subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *arguments],
@@ -79,15 +79,15 @@ class ExampleProject:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=seconds,
             check=False,
         )
         assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def shell(self, code: str) -> str:
+    def shell(self, code: str, seconds: float = 60) -> str:
         """Do what an operator does in ``manage.py shell``; what it printed."""
-        return self.manage("shell", "--no-imports", "-c", code)
+        return self.manage("shell", "--no-imports", "-c", code, seconds=seconds)
 
     def sweep(self) -> None:
         """What happens once a minute, now."""

@@ -1,0 +1,1 @@
+"""The admin and the example project's dashboard in a real browser."""
