@@ -147,6 +147,8 @@ def cast(good: str, healing: str, failing: str) -> dict[str, dict[str, str]]:
     subscriptions = {}
     for way in WAYS:
         early = emit("push.sent", {"push": 1}, requester=f"app:late-{way}")
+        # Before its subscriber comes, however busy the worker is.
+        wait_for(lambda pk=early.pk: _is_fanned_out(pk), "fan-out of an event")
         made = {
             **{name: subscribe(f"{name}-{way}", good) for name in ("sent", "held", "kept")},
             **{name: subscribe(f"{name}-{way}", good) for name in ("switched", "rotated", "ended")},
@@ -278,6 +280,10 @@ def into_the_past() -> None:
         DeliveryStats.objects.filter(pk=row.pk).update(bucket=row.bucket - timedelta(hours=1))
     for row in CampaignStats.objects.order_by("hour"):
         CampaignStats.objects.filter(pk=row.pk).update(hour=row.hour - timedelta(hours=1))
+
+
+def _is_fanned_out(pk: str) -> bool:
+    return Event.objects.filter(pk=pk, fanned_out_at__isnull=False).exists()
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
