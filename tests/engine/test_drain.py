@@ -383,8 +383,8 @@ def test_a_holder_with_a_backlog_follows_a_new_url_and_secret_within_a_second(
     emit_orders(1500)
     with in_background(deliver):
         old.wait_for(100)
-        change_url(subscription, new.url)
         secret = rotate_secret(subscription, overlap=timedelta(0))
+        change_url(subscription, new.url)  # whoever hears of this one has heard of the other
         committed = time.time()
         new.wait_for(100)
     assert max(post.at for post in old.posts) < committed + 1.05

@@ -172,7 +172,7 @@ def everything(db: None) -> list[Any]:
     fan_out_all()
     now = timezone.now()
     message = Message.objects.create(subscription=made, body_digest="0" * 64)
-    Delivery.objects.update(message=message)
+    Delivery.objects.update(message=message, state="dead", settled_at=now)
     for message_id in (event.pk, message.pk):
         DeliveryAttempt.objects.create(
             subscription=made, message_id=message_id, due_at=now, started_at=now
