@@ -134,6 +134,8 @@ def test_failing_endpoints_degrade_it(staff: Staff, receiver: Receiver, receiver
     failing = Subscription.objects.filter(requester__in=["app:b", "app:c"])
     assert set(named.values()) <= {url_of(Subscription, "change", each.pk) for each in failing}
     assert named
+    waits = [text for text in named if " wait" in text]
+    assert all("; the next try is " in text for text in waits)
     for text in named:
         assert re.search(
             r"since \d\d:\d\d UTC \(\d attempts\)\. Last error: The endpoint failed \(5xx\)\. "

@@ -147,11 +147,11 @@ def waiting(found: SubscriptionHealth) -> str:
         return ""
     said = ngettext("%(count)s delivery waits", "%(count)s deliveries wait", found.pending)
     said %= {"count": capped(found.pending)}
-    if found.next_retry_at is None:
+    if found.next_try_at is None:
         return f"{said}."
-    if found.next_retry_at <= found.updated_at:
+    if found.next_try_at <= found.updated_at:
         return _("%(waiting)s; the next try is due now.") % {"waiting": said}
-    at = clock(found.next_retry_at, found.updated_at, seconds=True)
+    at = clock(found.next_try_at, found.updated_at, seconds=True)
     return _("%(waiting)s; the next try is at %(at)s.") % {"waiting": said, "at": at}
 
 

@@ -88,6 +88,8 @@ class SubscriptionHealth:
     failures: int = 0
     failing_since: datetime | None = None
     last_error: str = ""
+    #: Of all that waits, tried before or not; None while nothing is sent.
+    next_try_at: datetime | None = None
 
     @property
     def status(self) -> str:
@@ -160,6 +162,7 @@ def of_subscription(subscription: Subscription) -> SubscriptionHealth:
         failures=lane.failures,
         failing_since=lane.failing_since,
         last_error=last_error if lane.failures else "",
+        next_try_at=_after_pause(backlog.next_at, lane) if active else None,
     )
 
 
